@@ -1,0 +1,1 @@
+"""Crossloom weaves neural networks onto compute-in-memory crossbars."""
