@@ -158,7 +158,7 @@ def cut(layer: WovenLayer, array: Array, copies: int = 1) -> LayerMapping:
         raise InputError(
             "array.encoding",
             array.encoding,
-            f"a code that holds the weights {low} … {high} of layer {layer.name!r}; this one holds {code.low} … {code.high}",
+            f"a code for weights {low} … {high} of layer {layer.name!r}; this one holds {code.low} … {code.high}",
         )
     groups, rows, columns = layer.core.shape
     blocks: list[Block] = []

@@ -43,7 +43,7 @@ def fields(bits: int, width: int, signed: bool) -> tuple[Field, ...]:
         raise ValueError(f"fields: {bits} bits in pieces of {width}; expected both at least 1")
     magnitude = bits - int(signed)
     low = [Field(lsb, min(width, magnitude - lsb)) for lsb in range(0, magnitude, width)]
-    return tuple(low + [Field(bits - 1, 1, -1)] if signed else low)
+    return (*low, Field(bits - 1, 1, -1)) if signed else tuple(low)
 
 
 def pieces(values: Integer[np.ndarray, ...], cut: tuple[Field, ...]) -> list[Integer[np.ndarray, ...]]:

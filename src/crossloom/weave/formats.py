@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-
-Integers = TypeVar("Integers", Any, int)
-"""A numpy array, a torch tensor or a Python int; the functions below use only +, * and >>."""
 
 MULTIPLIER_BITS = 16
 """Width of a fixed-point multiplier. An accumulator below 2^37 times it is exact in int64 and float64."""
@@ -63,14 +60,14 @@ class Format:
         return Format(bits=max(magnitude.bit_length() + int(signed), 1), signed=signed)
 
 
-def round_shift(value: Integers, shift: Any) -> Integers:
+def round_shift(value: Any, shift: Any) -> Any:
     """value / 2^shift rounded half up, on integers: an adder and an arithmetic right shift.
 
-    `shift` is a non-negative integer or an integer array that broadcasts against `value`.
+    Only +, * and >> are used, so `value` may be an int, a numpy array or a torch tensor. `shift` is a
+    non-negative integer or an integer array that broadcasts against it.
     """
     half = (1 << shift) >> 1 if isinstance(shift, int) else (shift * 0 + 1 << shift) >> 1
-    shifted: Integers = (value + half) >> shift
-    return shifted
+    return (value + half) >> shift
 
 
 @dataclass(frozen=True, eq=False)

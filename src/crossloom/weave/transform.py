@@ -186,6 +186,16 @@ class InputTransform:
             factors.append(factor)
         return InputTransform(self.inputs, tuple(factors))
 
+    def repeated(self, groups: int) -> InputTransform:
+        """The same transform for each of `groups` groups of inputs, side by side."""
+        if groups == 1 or self.is_identity:
+            return InputTransform(self.inputs * groups, self.factors)
+        stages = [
+            Factor(f.kind, sp.csr_array(sp.block_diag([f.matrix] * groups, format="csr")), np.tile(f.shift, groups))
+            for f in self.factors
+        ]
+        return InputTransform(self.inputs * groups, tuple(stages))
+
     def matrix(self) -> sp.csr_array:
         """The product of all stages, R × K; float64 with the shifts as exact factors 2^−s if any, else int64."""
         product = sp.eye_array(self.inputs, dtype=np.int64, format="csr")
