@@ -1,1 +1,47 @@
-""""""
+"""The chip as data: schema, presets, devices and components, every figure with its unit and its source."""
+
+from crossloom.hardware.components import (
+    ACTION_HELP,
+    Action,
+    Component,
+    Family,
+    MixedFamilies,
+    components,
+    family,
+    family_names,
+)
+from crossloom.hardware.load import device_names, load, loads, names, override
+from crossloom.hardware.schema import (
+    AdcErrors,
+    Array,
+    Chip,
+    Device,
+    Hierarchy,
+    Node,
+    Precision,
+    columns_per_weight,
+)
+
+__all__ = [
+    "ACTION_HELP",
+    "Action",
+    "AdcErrors",
+    "Array",
+    "Chip",
+    "Component",
+    "Device",
+    "Family",
+    "Hierarchy",
+    "MixedFamilies",
+    "Node",
+    "Precision",
+    "columns_per_weight",
+    "components",
+    "device_names",
+    "family",
+    "family_names",
+    "load",
+    "loads",
+    "names",
+    "override",
+]
