@@ -173,10 +173,17 @@ class Slice(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pad(Node):
-    """Codes of the real value `value` around the two last axes: (top, bottom, left, right)."""
+    """The constant `code` around the two last axes, and around the channels.
+
+    Attributes:
+        padding: (top, bottom, left, right).
+        code: what is filled in, a code of the input's format.
+        channels: (before, after), added along axis 1.
+    """
 
     padding: tuple[int, int, int, int]
     code: int
+    channels: tuple[int, int] = (0, 0)
 
 
 NODE_TYPES: dict[str, type[Node]] = {
