@@ -1,0 +1,265 @@
+"""A network compiled for a chip: the object that is simulated, costed, saved and exported.
+
+chip = crossloom.compile(model, hardware="crimp-isaac", calibration=loader)
+chip.accuracy(test_loader, rung="crossbar")
+print(chip.cost().table())
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from crossloom.errors import InputError
+from crossloom.frontend import QuantisationConfig, calibrate, convert, lower, quantisers
+from crossloom.hardware import Chip, load, loads
+from crossloom.mapping import Mapping as ChipMapping
+from crossloom.mapping import map_program
+from crossloom.nn import QuantiserConfig
+from crossloom.weave import Program, load_program, save_program
+
+if TYPE_CHECKING:
+    from crossloom.cost import CostReport
+    from crossloom.simulate import Executor
+
+Rung = Literal["float", "integer", "crossbar"]
+RUNGS: tuple[Rung, ...] = ("float", "integer", "crossbar")
+Batches = Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A measured accuracy.
+
+    Attributes:
+        rung: of the fidelity ladder.
+        value: fraction of images whose largest output is the right class.
+        images: how many were tried.
+    """
+
+    rung: Rung
+    value: float
+    images: int
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.2f} % ({self.rung}, {self.images} images)"
+
+
+def quantisation_for(chip: Chip, **changes: Any) -> QuantisationConfig:
+    """The quantisation that a chip asks for: its bits, and powers of two where it has no multipliers.
+
+    Steps of powers of two are rounded up for weights, so that no weight is clipped, and to the least error for
+    activations.
+
+    Args:
+        chip: the hardware.
+        changes: fields of `QuantisationConfig` to set otherwise.
+    """
+    two = chip.precision.power_of_two
+    defaults: dict[str, Any] = {
+        "weights": QuantiserConfig(
+            bits=chip.precision.weights,
+            per_channel=True,
+            range="mse" if two else "minmax",
+            power_of_two="up" if two else "off",
+        ),
+        "activations": QuantiserConfig(
+            bits=chip.precision.inputs, range="mse", power_of_two="nearest" if two else "off"
+        ),
+        "input": QuantiserConfig(bits=chip.precision.inputs, power_of_two="up" if two else "off"),
+    }
+    return QuantisationConfig(**{**defaults, **changes})
+
+
+class CompiledChip:
+    """An integer program placed on a chip.
+
+    Args:
+        mapping: the placed program.
+        module: the network it came from, for the `float` rung; None after loading from disk.
+    """
+
+    def __init__(self, mapping: ChipMapping, module: nn.Module | None = None) -> None:
+        self.mapping = mapping
+        self.module = module
+        self._executors: dict[tuple[str, str], Executor] = {}
+
+    @property
+    def program(self) -> Program:
+        """The integer program."""
+        return self.mapping.program
+
+    @property
+    def hardware(self) -> Chip:
+        """The chip's description."""
+        return self.mapping.chip
+
+    @property
+    def crossbars(self) -> int:
+        """Arrays allocated."""
+        return self.mapping.crossbars
+
+    @property
+    def hash(self) -> str:
+        """SHA-256, hex, of the program, the chip and the duplication: everything its numbers come from."""
+        digest = hashlib.sha256(self.hardware.hash.encode())
+        for node in self.program.nodes:
+            digest.update(f"{type(node).__name__} {node.name} {node.inputs} {node.shape} {node.format}".encode())
+        for name, layer in self.mapping.layers.items():
+            digest.update(f"{name} {layer.copies}".encode())
+            output = layer.layer.output
+            for array in (layer.layer.core, output.bias, output.rescale.multiplier, output.rescale.shift):
+                digest.update(array.tobytes())
+            for factor in layer.layer.transform.factors:
+                for array in (factor.matrix.data, factor.matrix.indices, factor.matrix.indptr, factor.shift):
+                    digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def executor(self, rung: Rung = "crossbar", device: str = "cpu") -> Executor:
+        """The engine of a rung, prepared once and kept."""
+        from crossloom.simulate import Executor
+
+        if rung not in RUNGS or rung == "float":
+            raise InputError.choice("rung", rung, RUNGS[1:])
+        key = (rung, device)
+        if key not in self._executors:
+            self._executors[key] = Executor(self.mapping, rung=rung, device=device)
+        return self._executors[key]
+
+    def logits(self, x: Tensor, rung: Rung = "crossbar", device: str = "cpu") -> Tensor:
+        """Real outputs (B, classes) for real inputs (B, …).
+
+        Raises:
+            InputError: the `float` rung of a chip loaded from disk, which has no float network any more.
+        """
+        if rung == "float":
+            if self.module is None:
+                raise InputError("rung", rung, "integer or crossbar: a chip loaded from disk holds no float network")
+            self.module.eval()
+            with torch.no_grad():
+                result: Tensor = self.module(x)
+            return result
+        return self.executor(rung, device).logits(x)
+
+    def accuracy(
+        self, batches: Batches, rung: Rung = "crossbar", limit: int | None = None, device: str = "cpu"
+    ) -> Accuracy:
+        """Top-1 accuracy over (input, target) batches.
+
+        Args:
+            batches: a data loader, or any iterable of (input, target).
+            rung: `float` (as trained), `integer` (a perfect chip) or `crossbar` (slices, digits and ADC).
+            limit: stop after this many images.
+            device: where to compute.
+        """
+        right = seen = 0
+        for x, target in batches:
+            if limit is not None:
+                x, target = x[: limit - seen], target[: limit - seen]
+            right += int((self.logits(x, rung, device).argmax(1).cpu() == target.cpu()).sum())
+            seen += len(x)
+            if limit is not None and seen >= limit:
+                break
+        if seen == 0:
+            raise InputError("batches", "no images", "at least one image")
+        return Accuracy(rung, right / seen, seen)
+
+    def cost(self, activity: Any = None) -> CostReport:
+        """Area, energy and latency; see `crossloom.cost.estimate`."""
+        from crossloom.cost import estimate
+
+        return estimate(self.mapping, activity)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the compiled chip to one safetensors file, atomically."""
+        copies = {name: layer.copies for name, layer in self.mapping.layers.items()}
+        save_program(self.program, path, {"hardware": self.hardware.to_yaml(), "copies": copies, "hash": self.hash})
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> CompiledChip:
+        """Read a compiled chip.
+
+        Raises:
+            InputError: no such file, or one that is damaged, truncated or not a compiled chip.
+        """
+        try:
+            program, extra = load_program(path)
+            chip = CompiledChip(map_program(program, loads(extra["hardware"]), extra["copies"]))
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("chip", str(path), f"a chip file written by crossloom ({error})") from error
+        if chip.hash != extra.get("hash"):
+            raise InputError("chip", str(path), "a chip file whose content matches its hash; this one was changed")
+        return chip
+
+    def __repr__(self) -> str:
+        return f"CompiledChip({self.program.name!r} on {self.hardware.name!r}: {self.crossbars} crossbars)"
+
+
+def _batches(calibration: Any) -> Iterable[Any]:
+    return [calibration] if isinstance(calibration, Tensor) else calibration
+
+
+def compile(
+    model: nn.Module,
+    hardware: str | os.PathLike[str] | Chip = "crimp-isaac",
+    calibration: Tensor | Batches | None = None,
+    *,
+    quantisation: QuantisationConfig | None = None,
+    overrides: Mapping[str, Any] | Iterable[str] | None = None,
+    duplication: Mapping[str, int] | None = None,
+    calibration_batches: int = 4,
+    name: str | None = None,
+    classes: Iterable[str] = (),
+) -> CompiledChip:
+    """Compile a PyTorch network for a chip.
+
+    Args:
+        model: any supported classifier, or a network from `convert` that was calibrated and perhaps trained.
+        hardware: a preset's name, a hardware file, or a `Chip`.
+        calibration: real inputs, as a tensor or as batches (tensors or (input, target) pairs), from which the
+            activation steps are set. Needed unless `model` is already quantised.
+        quantisation: bits and ranges; by default what the chip asks for.
+        overrides: hardware fields to change, `{"array.b_adc": 6}` or `["array.b_adc=6"]`.
+        duplication: copies per layer name.
+        calibration_batches: how many batches to calibrate with.
+        name: of the network, for reports.
+        classes: names of the outputs.
+
+    Raises:
+        InputError: the network, the data or the hardware cannot be used; the message says what and why.
+    """
+    chip = hardware if isinstance(hardware, Chip) else load(hardware)
+    if overrides:
+        chip = chip.override(overrides)
+    if isinstance(model, fx.GraphModule) and quantisers(model):
+        module = model
+    else:
+        if calibration is None:
+            raise InputError("calibration", None, "a tensor or batches of real inputs, to set the activation steps")
+        batches = iter(_batches(calibration))
+        first = next(batches, None)
+        if first is None:
+            raise InputError("calibration", "no batches", "at least one batch")
+        example = first[0] if isinstance(first, (tuple, list)) else first
+        module = convert(model, example[:2], quantisation or quantisation_for(chip))
+        rest = (batch for batch, _ in zip(batches, range(calibration_batches - 1), strict=False))
+        calibrate(module, [first, *rest])
+    program = lower(module, name or type(model).__name__, tuple(classes))
+    return CompiledChip(map_program(program, chip, duplication), model)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256, hex, of a plain JSON configuration in canonical order."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
