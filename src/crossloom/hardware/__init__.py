@@ -10,6 +10,7 @@ from crossloom.hardware.components import (
     family,
     family_names,
 )
+from crossloom.hardware.describe import Row, describe, describe_components, schema_reference
 from crossloom.hardware.load import device_names, load, loads, names, override
 from crossloom.hardware.schema import (
     AdcErrors,
@@ -35,8 +36,11 @@ __all__ = [
     "MixedFamilies",
     "Node",
     "Precision",
+    "Row",
     "columns_per_weight",
     "components",
+    "describe",
+    "describe_components",
     "device_names",
     "family",
     "family_names",
@@ -44,4 +48,5 @@ __all__ = [
     "loads",
     "names",
     "override",
+    "schema_reference",
 ]

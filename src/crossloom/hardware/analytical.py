@@ -134,7 +134,7 @@ def family(chip: Chip) -> Family:
             leakage=gates.leakage(12.0 * array.b_adc),
         ),
         "column_multiplexer": part(
-            "array", [Action.ADC_CONVERSION], gates.energy(GATES["multiplexer"]), "one transmission gate and its decoder",
+            "array", [Action.ADC_CONVERSION], gates.energy(GATES["multiplexer"]), "one transmission gate and decoder",
             count=array.columns, area=gates.area(GATES["multiplexer"]),
             leakage=gates.leakage(GATES["multiplexer"]),
         ),
@@ -152,7 +152,7 @@ def family(chip: Chip) -> Family:
             **register(macro_rows * inputs),
         ),
         "output_register": part(
-            "macro", [Action.OUTPUT_REGISTER], gates.energy(GATES["flip_flop"]), "one flip-flop a bit, 24 a weight column",
+            "macro", [Action.OUTPUT_REGISTER], gates.energy(GATES["flip_flop"]), "flip-flops, 24 bits a weight column",
             **register(macro_columns * accumulator),
         ),
         "buffer": part(

@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -124,7 +125,7 @@ class Component(Record):
         widths = len(self.table_bits)
         if self.scaling == "table" and not (widths >= 2 and len(self.table_energy) == len(self.table_area) == widths):
             raise Invalid("table_bits", list(self.table_bits), "at least two widths with an energy and an area each")
-        if any(b <= a for a, b in zip(self.table_bits, self.table_bits[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(self.table_bits)):
             raise Invalid("table_bits", list(self.table_bits), "rising widths")
         return self
 
@@ -247,7 +248,11 @@ def components(chip: Chip) -> dict[str, Component]:
     `count` is a number, or `on_demand`.
 
     Raises:
-        InputError: an unknown family or part.
+        InputError: an unknown family or part, or a family that leaves an action without a part (a part that is
+            omitted by name is free on purpose).
+
+    Warns:
+        MixedFamilies: figures of more than one source.
     """
     wanted = chip.components
     parts = dict(_at_node(chip, wanted.family).components)
@@ -260,6 +265,14 @@ def components(chip: Chip) -> dict[str, Component]:
         )
     for other in wanted.replace:
         parts |= _at_node(chip, other).components
+    unserved = set(Action) - {action for part in parts.values() for action in part.actions}
+    if unserved:
+        raise InputError(
+            "components.family",
+            wanted.family,
+            f"a family that serves every action; nothing pays for {', '.join(sorted(unserved))} "
+            f"(to complete another family with it: components.replace=[{wanted.family}])",
+        )
     for name in wanted.omit:
         if name not in parts:
             raise InputError.choice("components.omit", name, parts)

@@ -12,7 +12,7 @@ import yaml
 from crossloom.errors import InputError
 from crossloom.hardware import registry
 from crossloom.hardware.components import digest
-from crossloom.hardware.files import Tree, leaves, parse, read, unit_of, validate
+from crossloom.hardware.files import Tree, parse, read, unit_of, validate
 from crossloom.hardware.schema import VERSION, Chip, Device, Record
 
 
@@ -48,24 +48,23 @@ def loads(text: str, where: str = "text") -> Chip:
 
 def dump(chip: Chip) -> str:
     """A hardware file with every figure, its unit and its source; `load` of it gives an equal chip."""
-    units = {path: unit_of(info) for path, info in leaves(Chip)}
     sources = chip.sources
 
-    def written(value: Any, path: str) -> Any:
-        if isinstance(value, dict):
-            return {k: written(v, f"{path}.{k}" if path else k) for k, v in value.items()}
-        leaf: dict[str, Any] = {"value": value}
-        unit = units.get(path, "1")
-        if unit != "1" and value is not None:
-            leaf["unit"] = unit
-        if path in sources:
-            leaf["source"] = sources[path]
-        return leaf if len(leaf) > 1 else value
+    def written(record: Record, path: str) -> dict[str, Any]:
+        plain = record.model_dump(mode="json")
+        return {name: leaf(record, name, plain[name], f"{path}.{name}" if path else name) for name in plain}
 
-    values = chip.model_dump(mode="json")
-    published = values.pop("published")
-    content = {"version": VERSION} | {k: written(v, k) for k, v in values.items()} | {"published": published}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    def leaf(record: Record, name: str, value: Any, path: str) -> Any:
+        held = getattr(record, name)
+        if isinstance(held, Record):
+            return written(held, path)
+        unit = unit_of(type(record).model_fields[name])
+        full = {"value": value}
+        full |= {"unit": unit} if unit != "1" and value is not None else {}
+        full |= {"source": sources[path]} if path in sources else {}
+        return full if len(full) > 1 else value
+
+    return yaml.safe_dump({"version": VERSION} | written(chip, ""), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _chip(tree: Tree) -> Chip:
@@ -87,12 +86,12 @@ def _complete(chip: Chip, sources: Mapping[str, str]) -> dict[str, str]:
             why = "" if info.is_required() else str(extra.get("source", ""))
             if isinstance(value, Record):
                 visit(value, here, why)
-            elif not isinstance(value, dict) and here not in ("name", "description"):
-                if text := sources.get(here) or ((why or reason) if name not in record.model_fields_set else ""):
-                    found[here] = text
+            elif not isinstance(value, dict):
+                by_default = "" if name in record.model_fields_set else why or reason
+                found[here] = sources.get(here, "") or by_default
 
     visit(chip, "", "")
-    return found
+    return {path: text for path, text in found.items() if text and path not in ("name", "description")}
 
 
 def _tree(name_or_path: str | os.PathLike[str], seen: tuple[str, ...]) -> Tree:
@@ -187,4 +186,3 @@ def _split(text: str) -> tuple[str, Any]:
         return path.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
         return path.strip(), value.strip()
-

@@ -70,7 +70,9 @@ def find(kind: Kind, name: str) -> dict[str, Any] | Callable[..., Any]:
                 return _callable(target)
             target = target()
     except Exception as error:  # whatever a user's package raises, the user learns which entry point it was
-        raise InputError(f"entry point {point.group}:{name}", f"{type(error).__name__}: {error}", point.value) from error
+        raise InputError(
+            f"entry point {point.group}:{name}", f"{type(error).__name__}: {error}", point.value
+        ) from error
     if isinstance(target, Mapping):
         return dict(target)
     if isinstance(target, str):

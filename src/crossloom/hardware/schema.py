@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -16,7 +17,7 @@ VERSION = 1
 """Version of the hardware file format; raised when an older reader would misread a file."""
 
 Encoding = Literal["offset", "differential", "twos_complement", "binary"]
-"""How signed weights are held by unsigned cells (DESIGN §2); the rules are `crossloom.weave.weight_code`'s."""
+"""How signed weights are held by unsigned cells; the rules are `crossloom.weave.weight_code`'s."""
 
 
 def figure(default: Any = ..., *, unit: str = "1", typical: str = "", source: str = "", **limits: Any) -> Any:
@@ -111,7 +112,7 @@ class TableVariation(Record):
     def _matching(self) -> TableVariation:
         if len(self.sigma) != len(self.conductance):
             raise Invalid("sigma", list(self.sigma), f"{len(self.conductance)} values, one per conductance")
-        if any(b <= a for a, b in zip(self.conductance, self.conductance[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(self.conductance)):
             raise Invalid("conductance", list(self.conductance), "strictly rising conductances")
         if min(self.sigma) < 0:
             raise Invalid("sigma", list(self.sigma), "no negative standard deviation")
@@ -195,7 +196,7 @@ class Device(Record):
         if self.stuck_hrs + self.stuck_lrs > 1:
             raise Invalid("stuck_lrs", self.stuck_lrs, f"at most {1 - self.stuck_hrs:g}, the cells not stuck at HRS")
         levels = self.level_conductances
-        if levels is not None and (levels[0] < 0 or any(b <= a for a, b in zip(levels, levels[1:], strict=False))):
+        if levels is not None and (levels[0] < 0 or any(b <= a for a, b in pairwise(levels))):
             raise Invalid("level_conductances", list(levels), "rising conductances from 0 S up")
         return self
 
@@ -275,8 +276,11 @@ class Array(Record):
             raise Invalid("columns_per_adc", self.columns_per_adc, f"at most columns = {self.columns}", self.columns)
         if self.flip and self.active_rows != self.rows:
             raise Invalid(
-                "flip", True, f"false, or active_rows = rows = {self.rows}: a flipped column's sum is bounded by "
-                "half only when all rows are read together", False,
+                "flip",
+                True,
+                f"false, or active_rows = rows = {self.rows}: a flipped column's sum is bounded by "
+                "half only when all rows are read together",
+                False,
             )
         if self.flip and self.encoding not in ("offset", "binary"):
             raise Invalid("flip", True, f"false with {self.encoding} encoding (its columns are not dense)", False)
@@ -411,22 +415,27 @@ class Chip(Record):
         array, device, weights = self.array, self.device, self.precision.weights
         if array.b_cell > device.max_bits:
             raise Invalid(
-                "array.b_cell", array.b_cell,
-                f"at most device.max_bits = {device.max_bits} for this {device.technology} cell", device.max_bits,
+                "array.b_cell",
+                array.b_cell,
+                f"at most device.max_bits = {device.max_bits} for this {device.technology} cell",
+                device.max_bits,
             )
         if array.encoding == "binary" and weights != 1:
             raise Invalid("array.encoding", "binary", f"offset, as weights have {weights} bits", "offset")
         if not self._divides(array.encoding, weights, array.b_cell):
             valid = [b for b in range(1, device.max_bits + 1) if self._divides(array.encoding, weights, b)]
             raise Invalid(
-                "array.b_cell", array.b_cell,
+                "array.b_cell",
+                array.b_cell,
                 f"cell bits that divide precision.weights = {weights} evenly ({array.encoding} encoding): "
                 + ", ".join(map(str, valid)),
                 min(valid, key=lambda b: (abs(b - array.b_cell), b)),
             )
         need = columns_per_weight(array.encoding, weights, array.b_cell)
         if array.columns < need:
-            raise Invalid("array.columns", array.columns, f"at least {need}, the columns of one {weights}-bit weight", need)
+            raise Invalid(
+                "array.columns", array.columns, f"at least {need}, the columns of one {weights}-bit weight", need
+            )
         levels = device.level_conductances
         if levels is not None and len(levels) != 1 << array.b_cell:
             raise Invalid(
