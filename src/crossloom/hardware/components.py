@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -223,10 +224,23 @@ def family(name: str) -> Family | Callable[[Chip], Family]:
         module, _, function = BUILDERS[name].partition(":")
         builder: Callable[[Chip], Family] = getattr(importlib.import_module(module), function)
         return builder
-    if name not in registry.known("components"):
+    if not registry.is_known("components", name):
         raise InputError.choice("components.family", name, family_names())
+    if registry.is_own("components", name):
+        return _own_family(name)
     content = registry.find("components", name)
-    return validate(Family, _tree(name, content).values) if isinstance(content, dict) else content
+    return _figures(name, content) if isinstance(content, dict) else content
+
+
+@cache
+def _own_family(name: str) -> Family:
+    content = registry.find("components", name)
+    assert isinstance(content, dict)  # our own families are files
+    return _figures(name, content)
+
+
+def _figures(name: str, content: Mapping[str, Any]) -> Family:
+    return validate(Family, _tree(name, content).values)
 
 
 def _tree(name: str, content: Mapping[str, Any]) -> Tree:

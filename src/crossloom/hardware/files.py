@@ -265,17 +265,17 @@ def _number(value: Any, unit: str | None, expected: str, path: str) -> Any:
     if isinstance(value, bool):
         raise InputError(path, value, "a number")
     if isinstance(value, str):
-        if quantity := split_quantity(value):
-            if unit is not None:
-                raise InputError(path, value, "one unit, not two")
-            value, unit = quantity
-        else:
-            try:
-                value = float(value)  # YAML 1.1 reads 1e-9, without a point, as text
-            except ValueError as error:
+        try:
+            value = float(value)  # YAML 1.1 reads 1e-9, without a point, as text
+        except ValueError as error:
+            quantity = split_quantity(value)
+            if quantity is None:
                 raise InputError(
                     path, value, "a number" if expected in COUNTS else f"a number in {expected}"
                 ) from error
+            if unit is not None:
+                raise InputError(path, value, "one unit, not two") from error
+            value, unit = quantity
     if not isinstance(value, int | float):
         raise InputError(path, value, "a number")
     return value if unit is None else to_si(value, unit, expected, path)

@@ -98,7 +98,7 @@ def _tree(name_or_path: str | os.PathLike[str], seen: tuple[str, ...]) -> Tree:
     name = os.fspath(name_or_path)
     if name in seen:
         raise InputError("extends", name, f"no circle ({' → '.join((*seen, name))})")
-    if name in names():
+    if registry.is_known("chips", name):
         content = registry.find("chips", name)
         if not isinstance(content, dict):
             raise InputError("hardware", name, "an entry point that gives a file or a mapping")
@@ -122,7 +122,7 @@ def _assemble(raw: dict[str, Any], where: str, folder: Path, seen: tuple[str, ..
         if not isinstance(parent, str):
             raise InputError("extends", parent, "the name of a chip or the path of a hardware file")
         beside = folder / parent
-        base = _tree(str(beside) if parent not in names() and beside.exists() else parent, seen)
+        base = _tree(str(beside) if not registry.is_known("chips", parent) and beside.exists() else parent, seen)
         base.values.pop("published", None)
     return _lay(raw, base)
 

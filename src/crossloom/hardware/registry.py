@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -35,8 +36,9 @@ GROUPS: dict[Kind, str] = {
 FIELD: dict[Kind, str] = {"chips": "hardware", "devices": "device", "components": "components.family"}
 
 
+@cache
 def _own(kind: Kind) -> dict[str, Any]:
-    """Our own files by name."""
+    """Our own files by name: package data, which does not change while we run."""
     folder = resources.files("crossloom.hardware") / kind
     return {item.name.removesuffix(".yaml"): item for item in folder.iterdir() if item.name.endswith(".yaml")}
 
@@ -48,6 +50,16 @@ def _plugins(kind: Kind) -> dict[str, EntryPoint]:
 def known(kind: Kind) -> list[str]:
     """All names of a kind, ours and those of installed packages, sorted."""
     return sorted({*_own(kind), *_plugins(kind)})
+
+
+def is_known(kind: Kind, name: str) -> bool:
+    """Whether `find` has that name; asks for entry points only if it is not one of ours."""
+    return is_own(kind, name) or name in _plugins(kind)
+
+
+def is_own(kind: Kind, name: str) -> bool:
+    """Whether a name is that of a file of ours."""
+    return name in _own(kind)
 
 
 def find(kind: Kind, name: str) -> dict[str, Any] | Callable[..., Any]:

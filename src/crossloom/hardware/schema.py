@@ -64,7 +64,7 @@ class LogNormalVariation(Record):
 
     model: Literal["lognormal"] = figure("lognormal")
     """Name of the model."""
-    sigma: float = figure(ge=0, le=5, typical="0.1 … 0.5", source="CRIMP, ACM TECS 2023 (ε)")
+    sigma: float = figure(ge=0, le=5, typical="0.1 … 0.5", source="CRIMP, ACM TECS 2023 (its ε)")
     """Standard deviation of θ = ln(G / G_target)."""
 
 
@@ -84,7 +84,7 @@ class PolynomialVariation(Record):
     """Name of the model."""
     coefficients: tuple[float, ...] = figure(min_length=1, typical="4.782, -0.009107", source="Milo et al., IRPS 2021")
     """Polynomial coefficients, constant term first, in powers of `scale`."""
-    scale: float = figure(1e-6, unit="S", gt=0, typical="1e-6", source="the measured fits are stated in µS")
+    scale: float = figure(1e-6, unit="S", gt=0, typical="1e-6", source="default: measured fits are stated in µS")
     """The conductance unit in which the polynomial is written."""
     g_min: float = figure(0.0, unit="S", ge=0, typical="0 … 50e-6", source="default: no lower end")
     """Lowest measured conductance; below it σ_G of this point is used."""
@@ -335,7 +335,9 @@ class Hierarchy(Record):
     """Tiles on the chip; none means as many as the network needs."""
     network: Literal["mesh", "h_tree", "bus"] = figure("mesh", typical="mesh", source="default: 2-D mesh as in ISAAC")
     """How tiles are connected."""
-    link_bits: int = figure(32, unit="bit", ge=1, le=65536, typical="32", source="ISAAC Table I: flit size 32")
+    link_bits: int = figure(
+        32, unit="bit", ge=1, le=65536, typical="32", source="default: flit size of ISAAC, ISCA 2016, Table I"
+    )
     """Bits that one link moves in one network cycle."""
     network_clock: float | None = figure(None, unit="Hz", gt=0, le=1e11, typical="1e9", source="default: node.clock")
     """Clock of the network; none means the node's."""
