@@ -251,7 +251,7 @@ class Array(Record):
     """Columns that share one converter."""
     active_rows: int = figure(unit="row", ge=1, le=65536, typical="the same as rows")
     """Most rows that are driven at once."""
-    flip: bool = figure(False, typical="true for ISAAC", source="ISAAC, ISCA 2016, §V; default: not flipped")
+    flip: bool = figure(False, typical="true for ISAAC", source="ISAAC, ISCA 2016; default: not flipped")
     """Columns whose cells sum to more than half are stored inverted, so that sums need one bit less."""
     cycle: float | None = figure(None, unit="s", gt=0, le=1, typical="100e-9 (ISAAC)", source="default: from the parts")
     """Fixed time of one read of all columns (the pipeline's beat); none means the sum of its parts."""
