@@ -233,7 +233,7 @@ class Record(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add a line to the history, and write a checkpoint when one is due."""
         epoch = trainer.current_epoch + 1
-        numbers = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        numbers = {name: float(f"{float(value):.6g}") for name, value in sorted(trainer.callback_metrics.items())}
         if epoch % self.config.validate_every:
             numbers.pop("test_accuracy", None)
         self.history.append({"epoch": epoch} | numbers)
