@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,7 +37,7 @@ class TrainingConfig(BaseModel):
     """Learning rate over the run, changed at every optimiser step: half a cosine to zero (Loshchilov and Hutter, ICLR
     2017), drops by `gamma` at the `milestones`, or none."""
 
-    milestones: tuple[float, ...] = (0.5, 0.75)
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
     """Where `step` drops the rate, as fractions of the run, each between 0 and 1."""
 
     gamma: float = Field(default=0.1, gt=0, le=1)
