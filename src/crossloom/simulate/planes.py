@@ -1,0 +1,459 @@
+"""The bit-sliced crossbar: Numba kernels that read 512 positions of one column at a time.
+
+A lane is a position (an input vector), a plane is one bit of 512 lanes. The reads of a column are counted by full
+adders: for every row whose cell holds a 1, the plane of that row's input bit is added to a counter that is itself
+held as planes. A carry-save network takes about one full adder, two instructions, per row and 512 positions, against
+two and a half per *eight* positions and 64 rows for a population count; and rows whose cell holds 0 cost nothing.
+The converter and the shift-and-add are ripple adders on planes too, so a read never becomes a number until the
+sum over slices, digits and rows is complete.
+
+Layout. Digits are streamed side by side: word i·L + l of a row holds digit i of positions 64·l … 64·l+63, L words
+a digit, eight words a vector. `packed[chunk, bit of the digit, vector, row, word]`; the row after the last is 0.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+# ruff: noqa: ANN001, ANN201
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from crossloom.simulate.gather import fill_row
+from crossloom.simulate.lanes import add, add_bits, both, differ, either, fill, gather_bits, load, load_at, store
+
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
+ZERO = np.uint64(0)
+SEGMENT = 248
+"""Most rows of one counting pass: a multiple of 8 whose sum fits eight planes."""
+
+
+@njit(**OPTIONS)
+def aligned(words):
+    """A zeroed uint64 array on a 64-byte boundary."""
+    raw = np.zeros(words + 8, np.uint64)
+    start = (-(raw.ctypes.data >> 3)) & 7
+    return raw[start : start + words]
+
+
+@njit(**OPTIONS)
+def pack_row(values, bits, digit_bits, digit_count, words, packed, chunk, row):
+    """Write the bits of one row's codes (two's complement, 64·words of them, padded with 0) as planes."""
+    low = np.empty(len(values), np.uint8)
+    for bit in range(bits):
+        if bit % 8 == 0:
+            for i in range(len(values)):
+                low[i] = (values[i] >> bit) & 255
+        digit = digit_count[bit]
+        for word in range(words):
+            at = digit * words + word
+            packed[chunk, digit_bits[bit], at // 8, row, at % 8] = gather_bits(low, 64 * word, bit % 8)
+
+
+@njit(**OPTIONS)
+def pack_image_task(task, x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums):
+    """One task of `pack_image`."""
+    chunks, bands = packed.shape[0], len(band_start) - 1
+    words = layout[2, 0]
+    chunk, band = divmod(task, bands)
+    start = chunk * 64 * words
+    count = min(64 * words, positions - first - start)
+    values = np.zeros(64 * words, np.int32)
+    codes = np.zeros(64 * words, x.dtype)
+    total = np.zeros(64 * words, np.int64)
+    for i in range(band_start[band], band_start[band + 1]):
+        r = band_rows[i]
+        fill_row(x, rows[r, 0], rows[r, 1], rows[r, 2], shape, zero, first + start, count, codes)
+        for j in range(count):
+            values[j] = codes[j]
+            total[j] += values[j]
+        pack_row(values, layout.shape[1], layout[1], layout[0], words, packed, chunk, r)
+    sums[band, start : start + count] = total[:count]
+
+
+@njit(parallel=True, **OPTIONS)
+def pack_image(x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums):
+    """Unfold a convolution's input and pack it, one chunk of positions and one band of rows a task.
+
+    Args:
+        x: codes (B, C, H, W).
+        rows, shape: `Geometry`.
+        zero: code around the border.
+        first: first position of the first chunk.
+        positions: number of positions in all.
+        band_rows, band_start: the rows of every band, one band after the other.
+        layout: int64 (3, bits): digit, bit within the digit, and in [2, 0] the words per digit.
+        packed: see the module.
+        sums: int64 (bands, positions from `first` on), set to Σ x over each band's rows.
+    """
+    for task in prange(packed.shape[0] * (len(band_start) - 1)):
+        pack_image_task(np.int64(task), x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums)
+
+
+@njit(**OPTIONS)
+def pack_rows_task(task, z, first, positions, band_rows, band_start, layout, packed, sums):
+    """One task of `pack_rows`."""
+    chunks, bands = packed.shape[0], len(band_start) - 1
+    words = layout[2, 0]
+    chunk, band = divmod(task, bands)
+    start = chunk * 64 * words
+    count = min(64 * words, positions - first - start)
+    values = np.zeros(64 * words, np.int64)
+    total = np.zeros(64 * words, np.int64)
+    for i in range(band_start[band], band_start[band + 1]):
+        source = z[band_rows[i]]
+        for j in range(count):
+            values[j] = source[start + j]
+            total[j] += values[j]
+        pack_row(values, layout.shape[1], layout[1], layout[0], words, packed, chunk, band_rows[i])
+    sums[band, start : start + count] = total[:count]
+
+
+@njit(parallel=True, **OPTIONS)
+def pack_rows(z, first, positions, band_rows, band_start, layout, packed, sums):
+    """Pack rows that are there already: z (R, positions from `first` on)."""
+    for task in prange(packed.shape[0] * (len(band_start) - 1)):
+        pack_rows_task(np.int64(task), z, first, positions, band_rows, band_start, layout, packed, sums)
+
+
+@njit(inline="always")
+def add_eight(x, base, rows, k, c0, c1, c2):
+    """Add eight rows' planes to the counter planes 1, 2 and 4: the planes and the carry, worth 8."""
+    c0, a = add(c0, load_at(x, base, rows, k), load_at(x, base, rows, k + 1))
+    c0, b = add(c0, load_at(x, base, rows, k + 2), load_at(x, base, rows, k + 3))
+    c1, d = add(c1, a, b)
+    c0, a = add(c0, load_at(x, base, rows, k + 4), load_at(x, base, rows, k + 5))
+    c0, b = add(c0, load_at(x, base, rows, k + 6), load_at(x, base, rows, k + 7))
+    c1, e = add(c1, a, b)
+    c2, carry = add(c2, d, e)
+    return c0, c1, c2, carry
+
+
+@njit(**OPTIONS)
+def count_rows(x, base, rows, k, stop, out):
+    """Σ of the planes x[base + rows[k … stop−1]] (at most `SEGMENT`, a multiple of 8) as eight planes in `out`."""
+    c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = fill(ZERO)
+    while k + 32 <= stop:
+        c0, c1, c2, a = add_eight(x, base, rows, k, c0, c1, c2)
+        c0, c1, c2, b = add_eight(x, base, rows, k + 8, c0, c1, c2)
+        c3, d = add(c3, a, b)
+        c0, c1, c2, a = add_eight(x, base, rows, k + 16, c0, c1, c2)
+        c0, c1, c2, b = add_eight(x, base, rows, k + 24, c0, c1, c2)
+        c3, e = add(c3, a, b)
+        c4, a = add(c4, d, e)
+        b = both(c5, a)
+        c5 = differ(c5, a)
+        a = both(c6, b)
+        c6 = differ(c6, b)
+        c7 = differ(c7, a)
+        k += 32
+    while k < stop:
+        c0, c1, c2, a = add_eight(x, base, rows, k, c0, c1, c2)
+        b = both(c3, a)
+        c3 = differ(c3, a)
+        a = both(c4, b)
+        c4 = differ(c4, b)
+        b = both(c5, a)
+        c5 = differ(c5, a)
+        a = both(c6, b)
+        c6 = differ(c6, b)
+        c7 = differ(c7, a)
+        k += 8
+    store(out, 0, c0)
+    store(out, 8, c1)
+    store(out, 16, c2)
+    store(out, 24, c3)
+    store(out, 32, c4)
+    store(out, 40, c5)
+    store(out, 48, c6)
+    store(out, 56, c7)
+
+
+@njit(**OPTIONS)
+def add_planes(target, start, planes, source, count):
+    """target[start …] += source (`count` planes), the carry running up to plane `planes` of `target`."""
+    carry = fill(ZERO)
+    count = min(count, planes - start)
+    for j in range(count):
+        total, carry = add(load(target, 8 * (start + j)), load(source, 8 * j), carry)
+        store(target, 8 * (start + j), total)
+    for j in range(start + count, planes):
+        old = load(target, 8 * j)
+        store(target, 8 * j, differ(old, carry))
+        carry = both(old, carry)
+
+
+@njit(**OPTIONS)
+def subtract_planes(target, start, planes, source, count):
+    """target[start …] −= source, in two's complement of `planes` planes."""
+    ones = fill(ONES)
+    carry = ones
+    count = min(count, planes - start)
+    for j in range(count):
+        total, carry = add(load(target, 8 * (start + j)), differ(load(source, 8 * j), ones), carry)
+        store(target, 8 * (start + j), total)
+    for j in range(start + count, planes):
+        old = load(target, 8 * j)
+        store(target, 8 * j, differ(differ(old, carry), ones))
+        carry = either(old, carry)
+
+
+@njit(**OPTIONS)
+def convert(p, planes, converter, terms, work, code):
+    """The converter on planes: code = clip((p·m + c) >> k, 0, 2^b − 1).
+
+    Args:
+        p: `planes` planes of a read.
+        converter: int64: c, k, width of the product in planes, planes of the code, 1 if the product can be negative,
+            1 if p itself is the product.
+        terms: int64 (T, 2): shift and sign of the signed digits of m, the first positive.
+        work: room for the product.
+        code: the planes of the code.
+    """
+    constant, right, width, bits = converter[0], converter[1], converter[2], converter[3]
+    product = p if converter[5] else work
+    if not converter[5]:
+        carry = fill(ZERO)
+        left = terms[0, 0]
+        for j in range(width):
+            bit = fill(ONES if (constant >> j) & 1 else ZERO)
+            if j < left or j >= left + planes:
+                total = differ(bit, carry)
+                carry = both(bit, carry)
+            else:
+                total, carry = add(load(p, 8 * (j - left)), bit, carry)
+            store(work, 8 * j, total)
+        for t in range(1, len(terms)):
+            if terms[t, 1] > 0:
+                add_planes(work, terms[t, 0], width, p, planes)
+            else:
+                subtract_planes(work, terms[t, 0], width, p, planes)
+    over = fill(ZERO)
+    for j in range(right + bits, width - converter[4]):
+        over = either(over, load(product, 8 * j))
+    if converter[4]:
+        negative = load(product, 8 * (width - 1))
+        keep = differ(negative, fill(ONES))
+        over = both(over, keep)
+        for j in range(bits):
+            store(code, 8 * j, either(both(load(product, 8 * (right + j)), keep), over))
+    else:
+        for j in range(bits):
+            store(code, 8 * j, either(load(product, 8 * (right + j)), over))
+
+
+@njit(**OPTIONS)
+def shift_add_words(target, planes, words, source, count, first, shift, sign):
+    """Add or subtract words first … first+words−1 of `source`'s planes, shifted, to planes of `words` words."""
+    for w in range(words):
+        carry = ZERO if sign > 0 else ONES
+        flip = ZERO if sign > 0 else ONES
+        for j in range(shift, planes):
+            old = target[j * words + w]
+            value = flip
+            if j < shift + count:
+                value ^= source[8 * (j - shift) + first + w]
+            half = old ^ value
+            target[j * words + w] = half ^ carry
+            carry = (old & value) | (half & carry)
+
+
+@njit(**OPTIONS)
+def to_numbers(planes, start, stop, top_negative, words, values):
+    """Σ_j 2^(j − start)·plane_j for planes start … stop−1 into int32 `values`; the last one negative if said so."""
+    values[:] = 0
+    for j in range(start, stop):
+        weight = np.int32(1) << np.int32(j - start)
+        if top_negative and j == stop - 1:
+            weight = -weight
+        for w in range(words):
+            word = planes[j * words + w]
+            for quarter in range(4):
+                add_bits(values, 64 * w + 16 * quarter, word >> np.uint64(16 * quarter), weight)
+
+
+@njit(**OPTIONS)
+def read_columns_task(
+    task,
+    packed,
+    read_start,
+    read_slot,
+    term_start,
+    terms,
+    rows,
+    slot_start,
+    slots,
+    digits,
+    sizes,
+    converter,
+    factors,
+    low,
+    high,
+):
+    """One task of `read_columns`."""
+    chunks, digit_bits, vectors = packed.shape[0], packed.shape[1], packed.shape[2]
+    slab = packed.shape[3] * 8
+    blocks = len(read_start) - 1
+    per_block, words, read_planes, slot_planes, sum_planes = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    outputs, positions = low.shape
+    code_planes = converter[3]
+    wide = high.shape[0] > 0
+    flat = packed.reshape(-1)
+    chunk, block = divmod(task, blocks)
+    first_slot, slot_count = slot_start[block], slot_start[block + 1] - slot_start[block]
+    sums = aligned(per_block * sum_planes * words)
+    accumulators = aligned(slot_count * slot_planes * 8)
+    p = aligned((read_planes + 8) * 8)
+    part = aligned(64)
+    work = aligned(64 * 8)
+    code = aligned(code_planes * 8)
+    for v in range(vectors):
+        accumulators[:] = ZERO
+        for read in range(read_start[block], read_start[block + 1]):
+            if term_start[read + 1] - term_start[read] == 1 and digit_bits == 1:
+                t = term_start[read]
+                count_rows(flat, (chunk * vectors + v) * slab, rows, terms[t, 0], terms[t, 1], p)
+            else:
+                p[: 8 * read_planes] = ZERO
+                for bit in range(digit_bits):
+                    base = ((chunk * digit_bits + bit) * vectors + v) * slab
+                    for t in range(term_start[read], term_start[read + 1]):
+                        count_rows(flat, base, rows, terms[t, 0], terms[t, 1], part)
+                        add_planes(p, bit + terms[t, 2], read_planes, part, 8)
+            convert(p, read_planes, converter, factors, work, code)
+            at = read_slot[read] * slot_planes * 8
+            add_planes(accumulators[at : at + slot_planes * 8], 0, slot_planes, code, code_planes)
+        for s in range(slot_count):
+            output, left, sign = slots[first_slot + s, 0], slots[first_slot + s, 1], slots[first_slot + s, 2]
+            source = accumulators[s * slot_planes * 8 : (s + 1) * slot_planes * 8]
+            target = sums[output * sum_planes * words : (output + 1) * sum_planes * words]
+            for d in range(v * 8 // words, min((v + 1) * 8 // words, len(digits))):
+                shift = left + digits[d, 0]
+                if words < 8:
+                    first = d * words % 8
+                    shift_add_words(target, sum_planes, words, source, slot_planes, first, shift, sign * digits[d, 1])
+                elif sign * digits[d, 1] > 0:
+                    add_planes(target, shift, sum_planes, source, slot_planes)
+                else:
+                    subtract_planes(target, shift, sum_planes, source, slot_planes)
+    values = np.empty(64 * words, np.int32)
+    start = chunk * 64 * words
+    count = min(64 * words, positions - start)
+    for o in range(min(per_block, outputs - block * per_block)):
+        target = sums[o * sum_planes * words : (o + 1) * sum_planes * words]
+        n = block * per_block + o
+        to_numbers(target, 0, min(sum_planes, 30) if wide else sum_planes, not wide, words, values)
+        low[n, start : start + count] = values[:count]
+        if wide:
+            to_numbers(target, 30, sum_planes, True, words, values)
+            high[n, start : start + count] = values[:count]
+
+
+@njit(parallel=True, **OPTIONS)
+def read_columns(
+    packed,
+    read_start,
+    read_slot,
+    term_start,
+    terms,
+    rows,
+    slot_start,
+    slots,
+    digits,
+    sizes,
+    converter,
+    factors,
+    low,
+    high,
+):
+    """Every read of a layer: counts, converter, shift-and-add, down to the sums of codes.
+
+    Args:
+        packed: see the module.
+        read_start: reads of each block of outputs.
+        read_slot: which accumulator of its block a read adds to.
+        term_start, terms: a read's counting passes: int64 (T, 3), first and last row in `rows`, shift of the cell bit.
+        rows: uint32, word offset of every row of a pass.
+        slot_start, slots: a block's accumulators: int64 (S, 3): output, shift and sign of the column's gain.
+        digits: int64 (D, 2): shift and sign of each digit.
+        sizes: int64: outputs a block, words a digit, planes of a read, of a column's accumulator, of an output's sum.
+        converter, factors: see `convert`.
+        low: int32 (outputs, positions): Σ gain·weight·code, or its low 30 bits where `high` is not empty.
+        high: int32 (outputs, positions) or (0, 0): the bits above.
+    """
+    for task in prange(packed.shape[0] * (len(read_start) - 1)):
+        read_columns_task(
+            np.int64(task),
+            packed,
+            read_start,
+            read_slot,
+            term_start,
+            terms,
+            rows,
+            slot_start,
+            slots,
+            digits,
+            sizes,
+            converter,
+            factors,
+            low,
+            high,
+        )
+
+
+@njit(**OPTIONS)
+def floor_divide(number, divisor, inverse):
+    """⌊number / divisor⌋ for |number| < 2^52, divisor > 0: a product corrected by at most one."""
+    quotient = np.int64(np.floor(np.float64(number) * inverse))
+    rest = number - quotient * divisor
+    return quotient - np.int64(rest < 0) + np.int64(rest >= divisor)
+
+
+@njit(**OPTIONS)
+def finish_task(n, low, high, count, step, offset, denominator, sums, gain_start, gain_band, gains, narrow, out):
+    """One task of `finish`."""
+    inverse = 1.0 / (2.0 * denominator)
+    wide = high.shape[0] > 0
+    total = np.empty(low.shape[1], np.int64)
+    base = offset * count[n]
+    for i in range(low.shape[1]):
+        total[i] = low[n, i]
+    if wide:
+        for i in range(low.shape[1]):
+            total[i] += np.int64(high[n, i]) << 30
+    if denominator == 1:
+        for i in range(low.shape[1]):
+            total[i] = step * total[i] + base
+    elif narrow:
+        for i in range(low.shape[1]):
+            number = 2 * (step * total[i] + base) + denominator
+            total[i] = floor_divide(number, 2 * denominator, inverse)
+    else:
+        for i in range(low.shape[1]):
+            total[i] = (2 * (step * total[i] + base) + denominator) // (2 * denominator)
+    for g in range(gain_start[n], gain_start[n + 1]):
+        gain, band = gains[g], sums[gain_band[g]]
+        for i in range(low.shape[1]):
+            total[i] += gain * band[i]
+    for i in range(low.shape[1]):
+        out[n, i] = total[i]
+
+
+@njit(parallel=True, **OPTIONS)
+def finish(low, high, count, step, offset, denominator, sums, gain_start, gain_band, gains, narrow, out):
+    """acc = ⌊(step·codes + offset·count)/denominator + ½⌋ + Σ_band gain·Σx.
+
+    Args:
+        low, high: the sums of codes (`read_columns`).
+        count: int64 (N,): Σ gain·weight of every output's reads.
+        step, offset, denominator: the converter's.
+        sums: int64 (bands, P).
+        gain_start, gain_band, gains: the bands that correct an output, and by how much.
+        narrow: true if 2·(step·codes + offset·count) + denominator stays below 2^52.
+        out: int32 or int64 (N, P).
+    """
+    for n in prange(low.shape[0]):
+        finish_task(np.int64(n), low, high, count, step, offset, denominator, sums, gain_start, gain_band, gains, narrow, out)
