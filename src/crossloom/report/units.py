@@ -1,0 +1,66 @@
+"""Quantities as people read them: SI prefixes, three significant digits, thin spaces between thousands."""
+
+from __future__ import annotations
+
+import math
+
+PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
+AREAS = ((1e-6, "mm²"), (1e-12, "µm²"), (1e-18, "nm²"))
+THIN = "\u202f"
+"""Narrow no-break space, between thousands."""
+MINUS = "−"
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """A number of ordinary size with so many significant digits: 12.3, 1.20, 123, 1 234 (whole part never rounded)."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    places = significant - 1 - math.floor(math.log10(abs(value)))
+    places = significant - 1 - math.floor(math.log10(abs(round(value, places))))  # 9.999 becomes 10.0, not 10.00
+    text = f"{value:,.{max(places, 0)}f}"
+    return text.replace(",", THIN).replace("-", MINUS)
+
+
+def quantity(value: float, unit: str) -> tuple[str, str]:
+    """(number, unit with prefix): `quantity(1.2e-8, "J")` is `("12.0", "nJ")`; `"m^2"` becomes mm², µm² or nm².
+
+    A value beyond the prefixes is written in the last of them.
+    """
+    if unit == "m^2":
+        factor, name = next((area for area in AREAS if abs(value) >= 0.01 * area[0]), AREAS[-1] if value else AREAS[0])
+        return digits(value / factor), name
+    if value == 0:
+        return "0", unit
+    rounded = float(f"{value:.3g}")
+    power = min(max(3 * math.floor(math.log10(abs(rounded)) / 3 + 1e-12), min(PREFIXES)), max(PREFIXES))
+    return digits(value / 10.0**power), PREFIXES[power] + unit
+
+
+def count(value: float) -> str:
+    """A whole number with thousands apart, or three significant digits of one that is not whole."""
+    if float(value).is_integer():
+        return f"{int(value):,}".replace(",", THIN).replace("-", MINUS)
+    return digits(value)
+
+
+def percent(fraction: float, places: int = 2) -> str:
+    """A fraction in percent, without the sign: 0.9914 is 99.14."""
+    return f"{100 * fraction:.{places}f}".replace("-", MINUS)
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, with its sign: +0.12, −0.30, ±0.00."""
+    text = f"{abs(100 * difference):.2f}"
+    return ("±" if text == "0.00" else "+" if difference > 0 else MINUS) + text
+
+
+def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """About `wanted` round numbers that lie within [low, high]."""
+    span = high - low
+    if not span > 0:
+        return [low]
+    raw = span / wanted
+    scale = 10.0 ** math.floor(math.log10(raw))
+    step = next(scale * m for m in (1, 2, 5, 10) if scale * m >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(step * i, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
