@@ -1,0 +1,135 @@
+"""How long reads, layers and images take, and how many units of a part keep up with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crossloom.cost.actions import Counts, NodeWork
+from crossloom.hardware import Action, Chip, Component
+from crossloom.weave import Program
+
+IN_READ = (Action.ROW_DRIVE, Action.ARRAY_READ, Action.SAMPLE_HOLD, Action.ADC_CONVERSION, Action.SHIFT_ADD)
+"""The steps of one read, one after the other where the chip has no fixed cycle."""
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """Seconds that one node takes for one image.
+
+    Attributes:
+        compute: the arrays and the parts that serve them.
+        network: until its operands have arrived.
+        units: on-demand parts by component name, over all copies.
+    """
+
+    compute: float
+    network: float
+    units: dict[str, int]
+
+    @property
+    def latency(self) -> float:
+        """Arriving and computing overlap: the slower of the two."""
+        return max(self.compute, self.network)
+
+
+def read_time(chip: Chip, parts: Iterable[Component], columns: int) -> float:
+    """Seconds of one read of an array of which `columns` physical columns are used.
+
+    Columns share converters in runs of `columns_per_adc`, so the fullest converter works min(columns_per_adc,
+    columns) times. With a fixed cycle the samples of one read are converted while the next one settles: the cycle,
+    or whichever of the two takes longer. Without one, the steps follow each other.
+    """
+    converted = min(chip.array.columns_per_adc, columns)
+    times = dict.fromkeys(IN_READ, 0.0)
+    for part in parts:
+        for action in IN_READ:
+            if action in part.actions and part.level == "array":
+                repeats = converted if action == Action.ADC_CONVERSION else 1
+                times[action] = max(times[action], part.latency * repeats)
+    if chip.array.cycle is None:
+        return sum(times.values())
+    return max(chip.array.cycle, times[Action.ROW_DRIVE] + times[Action.ARRAY_READ], times[Action.ADC_CONVERSION])
+
+
+class Clockwork:
+    """Times of all nodes.
+
+    Args:
+        chip: the hardware.
+        parts: its components by name.
+        counts: the work of one image.
+    """
+
+    def __init__(self, chip: Chip, parts: dict[str, Component], counts: Counts) -> None:
+        self.chip, self.parts, self.counts = chip, parts, counts
+        routers = [p.latency for p in parts.values() if Action.NETWORK_HOP in p.actions]
+        self.hop = max([1 / counts.plan.clock, *routers])
+
+    def _instances(self, part: Component, node: NodeWork) -> float:
+        """Parts that share a node's work."""
+        count = float(part.count) if isinstance(part.count, float | int) else 1.0
+        if node.geometry is None or part.level == "chip":
+            return count
+        tiles = {int(t) for t in node.geometry.tile.reshape(-1)}
+        macros = {int(m) for m in node.geometry.macro.reshape(-1)}
+        number = {"array": node.geometry.macro.size, "macro": len(macros), "tile": len(tiles)}[part.level]
+        return count * max(number, 1)
+
+    def _occupied(self, part: Component, node: NodeWork) -> float:
+        """Seconds of one unit's work for one image."""
+        return part.latency * sum(w.count for w in node.work if w.action in part.actions)
+
+    def node(self, node: NodeWork, pace: float) -> NodeTime:
+        """Times of one node; `pace` is how long the layer before a digital node takes for an image."""
+        arrays = 0.0
+        copies = 1
+        if node.geometry is not None and node.geometry.mapped.blocks:
+            copies = node.geometry.mapped.copies
+            once = read_time(self.chip, self.parts.values(), int(node.geometry.columns.max()))
+            arrays = math.ceil(node.positions / copies) * node.reads * once
+        compute = arrays
+        for part in self.parts.values():
+            inside = part.level == "array" and any(action in IN_READ for action in part.actions)
+            if part.count != "on_demand" and not inside and Action.NETWORK_HOP not in part.actions:
+                compute = max(compute, self._occupied(part, node) / self._instances(part, node))
+        available = compute if node.geometry is not None else pace
+        units: dict[str, int] = {}
+        for name, part in self.parts.items():
+            if part.count == "on_demand" and any(w.action in part.actions for w in node.work):
+                busy = self._occupied(part, node) / copies
+                units[name] = copies * max(math.ceil(busy / available - 1e-9) if available > 0 else 1, 1)
+        return NodeTime(compute, self.counts.plan.time(node.flows, self.hop), units)
+
+    def all(self, program: Program) -> dict[str, NodeTime]:
+        """Times by node name. A digital node keeps pace with the slowest layer it reads from."""
+        work = {node.name: node for node in self.counts.nodes}
+        pace: dict[str, float] = {}
+        found: dict[str, NodeTime] = {}
+        for node in program.nodes:
+            before = max((pace[name] for name in node.inputs), default=0.0)
+            pace[node.name] = before
+            if node.name in work:
+                found[node.name] = self.node(work[node.name], before)
+                if work[node.name].geometry is not None:
+                    pace[node.name] = found[node.name].compute
+        answer = self.counts.nodes[-1]
+        found[answer.name] = self.node(answer, pace[program.output.name])
+        return found
+
+
+def image_latency(program: Program, times: dict[str, NodeTime], pipelined: bool) -> float:
+    """Seconds from the image's arrival to the answer.
+
+    Every node waits for the whole of its operands. With layers pipelined, branches run side by side and the
+    longest way counts; otherwise one node works at a time.
+    """
+    if not pipelined:
+        return sum(time.latency for time in times.values())
+    done: dict[str, float] = {}
+    for node in program.nodes:
+        before = max((done[name] for name in node.inputs), default=0.0)
+        done[node.name] = before + (times[node.name].latency if node.name in times else 0.0)
+    answer = next(reversed(times.values()))
+    return done[program.output.name] + answer.latency
