@@ -174,3 +174,12 @@ def test_every_reference_network_describes_itself():
     summaries = [info.summary for info in describe_networks() if info.origin == "crossloom"]
     assert len(set(summaries)) == len(NETWORKS)
     assert min(map(len, summaries)) > 20
+
+
+@pytest.mark.parametrize("name", ["vgg8", "vgg16"])
+def test_the_first_loss_of_a_chain_is_near_that_of_guessing(name):
+    images = torch.randn(64, *COLOUR, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(64) % 10
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(build_network(name, 10, COLOUR)(images), labels)
+    assert abs(loss - math.log(10)) < 0.8

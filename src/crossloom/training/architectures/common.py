@@ -29,9 +29,13 @@ def feature_shape(network: str, features: nn.Module, image_shape: ImageShape) ->
 
 
 def kaiming(module: nn.Module) -> None:
-    """He initialisation of every convolution and linear layer (He et al., ICCV 2015), biases zero."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    """He initialisation (He et al., ICCV 2015) of every convolution and linear layer but the last one, biases zero.
+
+    The last layer keeps torch's smaller default, so that the first loss of a chain of layers is near that of guessing,
+    the logarithm of the number of classes. (Sums of residual blocks grow with depth: ResNet-56 starts at 3.3.)
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    for layer in layers[:-1]:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
