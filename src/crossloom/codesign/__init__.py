@@ -1,1 +1,28 @@
-""""""
+"""The main job: from a configuration to a run's folder, and the papers' results made with it.
+
+config = configure("lenet5", "digits", "crimp-isaac")
+result = run(config, "runs/demo")
+"""
+
+from crossloom.codesign.config import (
+    DEFAULT_HARDWARE,
+    DataChoice,
+    Evaluation,
+    HardwareChoice,
+    Machine,
+    NetworkChoice,
+    RunConfig,
+    WeightsFile,
+    configure,
+)
+from crossloom.codesign.evaluation import Outputs, agreement, outputs
+from crossloom.codesign.plugins import data_names, default_data, open_data
+from crossloom.codesign.progress import Progress, Silent
+from crossloom.codesign.record import Agreement, Result
+from crossloom.codesign.run import run
+
+__all__ = [
+    "DEFAULT_HARDWARE", "Agreement", "DataChoice", "Evaluation", "HardwareChoice", "Machine", "NetworkChoice",
+    "Outputs", "Progress", "Result", "RunConfig", "Silent", "WeightsFile", "agreement", "configure", "data_names",
+    "default_data", "open_data", "outputs", "run",
+]  # fmt: skip

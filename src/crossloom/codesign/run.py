@@ -1,0 +1,303 @@
+"""The main job: train, quantise, compile, run on every rung, cost, record. Any stage can be interrupted and resumed.
+
+    config = configure("lenet5", "digits", "crimp-isaac")
+    result = run(config, "runs/demo")
+
+The stages are done in order and each leaves its result in the run's folder (see `crossloom.codesign.folder`). A
+process that stops at any moment leaves whole files only, and the same call goes on behind the last stage that was
+finished; training goes on behind the last epoch and evaluation behind the last images that were kept.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+
+from crossloom.codesign.config import RunConfig, file_sha256
+from crossloom.codesign.evaluation import Outputs, agreement, outputs
+from crossloom.codesign.folder import CHIP, RunFolder, locked
+from crossloom.codesign.machine import check, environment, placed, threads
+from crossloom.codesign.plugins import open_data
+from crossloom.codesign.progress import Progress, Silent
+from crossloom.codesign.record import Agreement, Result, versions
+from crossloom.compiled import RUNGS, CompiledChip, Rung, compile
+from crossloom.errors import InputError
+from crossloom.frontend import calibrate, convert
+from crossloom.hardware import Chip
+from crossloom.training import DataSet, TrainingConfig, build_network, checkpoint_path, fit, load_weights
+
+ACTIVITY_IMAGES = 64
+"""Calibration images from which the cost model takes the statistics of inputs."""
+
+Report = Callable[[Path], object]
+"""Writes something for people from a complete run's folder, such as `crossloom.report.write_report`."""
+
+
+class Job:
+    """A run in progress: what its stages share, made when first needed.
+
+    Attributes:
+        config: the run's configuration.
+        chip_description: the hardware.
+        folder: the run's folder.
+        progress: who watches.
+    """
+
+    def __init__(self, config: RunConfig, hardware: Chip, folder: RunFolder, progress: Progress) -> None:
+        self.config, self.hardware, self.folder, self.progress = config, hardware, folder, progress
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @contextmanager
+    def stage(self, name: str, what: str) -> Iterator[list[str]]:
+        """One stage: told to who watches, marked as done at its end. The block appends what came of it."""
+        outcome: list[str] = []
+        self.progress.begin(name, what)
+        with self.folder.stage(name):
+            yield outcome
+        self.progress.end(name, self.folder.stages[name], " ".join(outcome))
+
+    @cached_property
+    def data(self) -> DataSet:
+        """The images, as the configuration asks for."""
+        config, machine = self.config.data, self.config.machine
+        data = open_data(config.name, machine.data_dir, machine.download)
+        if config.normalisation is not None:
+            data = data.normalised(config.normalisation)
+        if config.train_images is not None:
+            data = data.subset(config.train_images, self.config.seed)
+        self.folder.holds(data.fingerprint())
+        return data
+
+    @cached_property
+    def untrained(self) -> nn.Module:
+        """The network with its initial weights."""
+        data = self.data
+        return build_network(self.config.network.name, len(data.classes), data.image_shape, self.config.seed)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The float network with its trained weights."""
+        network, file = self.untrained, self.config.network.weights
+        if file is None:
+            load_weights(network, self.path / "float" / "weights.safetensors")
+        else:
+            if file_sha256(file.path) != file.sha256:
+                raise InputError("network.weights", file.path, f"the file with SHA-256 {file.sha256[:12]}…")
+            load_weights(network, file.path)
+        return network.eval()
+
+    def calibrated(self) -> fx.GraphModule:
+        """The converted network with steps set from the calibration images."""
+        images = min(self.config.data.calibration_images, len(self.data.train.labels))
+        loader = self.data.calibration_loader(images, seed=self.config.seed)
+        example = torch.zeros(2, *self.data.image_shape)
+        module = convert(self.network, example, self.config.quantisation)
+        calibrate(module, loader)
+        return module
+
+    @cached_property
+    def quantised(self) -> fx.GraphModule:
+        """The quantised network, fine-tuned if the configuration says so."""
+        module = self.calibrated()
+        if self.config.finetuning is not None:
+            load_weights(module, self.path / "quantised" / "weights.safetensors")
+        return module.eval()
+
+    @cached_property
+    def chip(self) -> CompiledChip:
+        """The compiled chip, from disk, with the float network for the `float` rung."""
+        chip = CompiledChip.load(self.path / CHIP)
+        chip.module = self.network
+        return chip
+
+    # -- stages -----------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Float training, or a look at the weights that are given."""
+        config, data = self.config.training, self.data
+        if config is None:
+            with self.stage("weights", f"trained weights of {self.config.network.name}") as outcome:
+                outcome.append(f"{parameters(self.network):,} parameters")
+            return
+        what = f"{self.config.network.name} on {data.name}: {config.epochs} epochs of {len(data.train.labels)} images"
+        with self.stage("train", what) as outcome:
+            result = self._fit(self.untrained, config, "float")
+            outcome.append(f"{100 * result:.2f} % on the test images")
+
+    def quantise(self) -> None:
+        """Calibration and quantisation-aware fine-tuning."""
+        config, bits = self.config.finetuning, self.config.quantisation
+        what = f"{bits.weights.bits}-bit weights, {bits.activations.bits}-bit activations"
+        epochs = f", {config.epochs} epochs of fine-tuning" if config else ", after training"
+        with self.stage("quantise", what + epochs) as outcome:
+            module = self.calibrated()
+            if config is not None:
+                result = self._fit(module, config, "quantised")
+                outcome.append(f"{100 * result:.2f} % on the test images")
+            self.__dict__["quantised"] = module.eval()
+
+    def _fit(self, network: nn.Module, config: TrainingConfig, where: str) -> float:
+        """Train into a folder below the run's, going on from a checkpoint that is there; accuracy at the end."""
+        folder, machine = self.path / where, self.config.machine
+        resume = checkpoint_path(folder).is_file()
+        fitted = fit(network, self.data, placed(config, machine), folder, resume=resume, progress=self.progress.bars)
+        return fitted.accuracy
+
+    def compile(self) -> None:
+        """Integer program, placed on arrays, written to the folder."""
+        with self.stage("compile", f"for {self.hardware.name}") as outcome:
+            chip = compile(self.quantised, self.hardware, name=self.config.network.name, classes=self.data.classes)
+            chip.save(self.path / CHIP)
+            outcome.append(f"{chip.crossbars:,} crossbars, {100 * chip.mapping.utilisation:.0f} % of cells used")
+
+    def evaluate(self, rung: Rung) -> Outputs:
+        """Outputs of a rung on the test images."""
+        device = "cuda" if self.config.machine.device == "cuda" and rung != "float" else "cpu"
+        return outputs(
+            self.chip, rung, self.data, self.config.evaluation.images.get(rung),
+            path=self.logits(rung), device=device, tick=self.progress.tick,
+        )  # fmt: skip
+
+    def logits(self, rung: Rung) -> Path:
+        """Where a rung's outputs are kept."""
+        return self.path / "logits" / f"{rung}.safetensors"
+
+    def result(self, command: Sequence[str]) -> None:
+        """Cost, and the record of the whole run."""
+        from crossloom.cost import estimate, measure
+
+        with self.stage("cost", "area, energy, latency"):
+            loader = self.data.calibration_loader(
+                min(ACTIVITY_IMAGES, len(self.data.train.labels)), seed=self.config.seed
+            )
+            activity = measure(self.chip.mapping, torch.cat([images for images, _ in loader]))
+            cost = estimate(self.chip.mapping, activity).to_dict()
+        found = {rung: self.evaluate(rung) for rung in self.rungs}
+        config, data, total = self.config, self.data, len(self.data.test.labels)
+        notes = [*data.notes]
+        notes += [
+            f"{rung} rung on the first {o.images} of {total} test images"
+            for rung, o in found.items()
+            if o.images < total
+        ]
+        Result(
+            name=self.path.name,
+            network=config.network.name,
+            data=config.data.name,
+            hardware=self.hardware.name,
+            classes=list(data.classes),
+            parameters=parameters(self.network),
+            accuracy={rung: o.accuracy for rung, o in found.items()},
+            images={rung: o.images for rung, o in found.items()},
+            agreement=agreements(found),
+            crossbars=self.chip.crossbars,
+            area_m2=cost["area_m2"],
+            energy_j=cost["energy_j"],
+            latency_s=cost["latency_s"],
+            layers=cost["layers"],
+            cost=cost,
+            run_dir=str(self.path),
+            config=config.plain(),
+            config_hash=config.hash,
+            hardware_hash=self.hardware.hash,
+            chip_hash=self.chip.hash,
+            data_fingerprint=data.fingerprint(),
+            seed=config.seed,
+            versions=versions(),
+            environment=environment(config.machine),
+            command=list(command),
+            timings=dict(self.folder.stages),
+            notes=notes,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        ).save(self.path)
+
+    @property
+    def rungs(self) -> list[Rung]:
+        """The rungs to run, in the ladder's order."""
+        return [rung for rung in RUNGS if rung in self.config.evaluation.rungs]
+
+
+def agreements(found: dict[Rung, Outputs]) -> dict[str, Agreement]:
+    """Agreement of every two neighbouring rungs."""
+    return {f"{a}={b}": agreement(found[a], found[b]) for a, b in pairwise(found)}
+
+
+def parameters(network: nn.Module) -> int:
+    """Trainable numbers of a network."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def run(
+    config: RunConfig,
+    folder: str | os.PathLike[str],
+    *,
+    fresh: bool = False,
+    command: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    report: Report | None = None,
+) -> Result:
+    """Do a run, or what is left of it.
+
+    Args:
+        config: what to do.
+        folder: the run's folder, made if missing. A complete run in it is not done again.
+        fresh: remove what the folder holds of a run and start over.
+        command: for the record; default this process's command line.
+        progress: who watches.
+        report: called with the folder when the record is written.
+
+    Returns:
+        The record, as it stands in `result.json`.
+
+    Raises:
+        InputError: something in the configuration, the data or the folder cannot be used.
+        FloatingPointError: training diverged.
+        KeyboardInterrupt: Ctrl-C; the same call resumes.
+        OSError: the folder cannot be written to, a full disk for one; what is there stays whole.
+    """
+    path, progress = Path(folder), progress or Silent()
+    check(config.machine)
+    hardware = config.chip()
+    with locked(path), threads(config.machine.threads):
+        state = RunFolder(path, config)
+        state.prepare(hardware, fresh)
+        if state.complete:
+            result = Result.load(path)
+            progress.note(f"{path}: complete since {result.created}; --fresh does it again")
+        else:
+            job = Job(config, hardware, state, progress)
+            stages: list[tuple[str, Callable[[], None]]] = [
+                ("train" if config.training else "weights", job.train),
+                ("quantise", job.quantise),
+                ("compile", job.compile),
+            ]
+            for name, work in stages:
+                if not state.done(name):
+                    work()
+            for rung in job.rungs:
+                if not state.done(rung):
+                    with job.stage(rung, "rung on the test images") as outcome:
+                        made = job.evaluate(rung)
+                        outcome.append(f"{100 * made.accuracy:.2f} % of {made.images} images")
+            with state.stage("result"):
+                job.result(sys.argv if command is None else command)
+            result = Result.load(path)
+        if report is not None and not state.done("report"):
+            progress.begin("report", "a page for the browser")
+            with state.stage("report"):
+                report(path)
+            progress.end("report", state.stages["report"], str(path / "report.html"))
+        return result
