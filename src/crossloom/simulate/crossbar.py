@@ -20,6 +20,7 @@ from crossloom.mapping import LayerMapping
 from crossloom.simulate import planes
 from crossloom.simulate.adc import Adc, multiply_shift, signed_digits
 from crossloom.simulate.engine import Kernel, Settings, mapped
+from crossloom.simulate.lanes import PLANE, WORDS
 from crossloom.simulate.integer import IntegerEngine, RowSource, columns_first
 from crossloom.simulate.tensor import TensorEngine
 from crossloom.weave import InputTransform, WovenLayer
@@ -107,7 +108,7 @@ def plan(mapping: LayerMapping) -> Plan:
                 reads.append(_Read(slot, (band, first), passes))
         for n in columns.tolist():
             gains[n, band] = gains.get((n, band), 0) + mapping.code.input_gain
-    reads.sort(key=lambda r: (r.slot[0] // per_block, r.group, r.slot))
+    reads.sort(key=lambda r: (r.slot[0] // per_block, r.group, [len(rows) + 7 >> 3 for rows, _ in r.passes], r.slot))
     return _flatten(mapping, reads, gains, bands, count, per_block, outputs, zero_row)
 
 
@@ -145,7 +146,7 @@ def _flatten(
         read_slot=np.array([number[r.slot] for r in reads], np.int64),
         term_start=np.array(term_start, np.int64),
         terms=np.array(terms, np.int64).reshape(-1, 3),
-        rows=(np.concatenate([*lists, np.zeros(0, np.int64)]) * 8).astype(np.uint32),
+        rows=(np.concatenate([*lists, np.zeros(0, np.int64)]) * PLANE).astype(np.uint32),
         slot_start=slot_start,
         slots=slots,
         band_rows=np.array([r for band in bands for r in band], np.int64),
@@ -266,17 +267,17 @@ class _Crossbar:
         positions = fold.positions
         out = torch.empty((self.plan.outputs, positions), dtype=self.dtype)
         threads = numba.get_num_threads()
-        words = 8
-        while words > 1 and 64 * words * threads > 2 * positions:
+        words = WORDS
+        while words > 1 and 64 * words >= 2 * positions:
             words //= 2
-        vectors = -(-len(self.digits) * words // 8)
-        chunk_bytes = self.digit_bits * vectors * (self.rows + 1) * 64
+        vectors = -(-len(self.digits) * words // WORDS)
+        chunk_bytes = self.digit_bits * vectors * (self.rows + 1) * PLANE
         wide = self.sum_planes > 31
         position_bytes = (8 if wide else 4) * self.plan.outputs + 8 * len(self.plan.band_start)
         position_bytes += 0 if self.direct and fold.convolution else 8 * (self.rows + self.layer.inputs)
         wave = max(int(self.budget // (chunk_bytes + 64 * words * position_bytes)), 1)
         wave = min(wave, -(-positions // (64 * words)))
-        shape = (wave, self.digit_bits, vectors, self.rows + 1, 8)
+        shape = (wave, self.digit_bits, vectors, self.rows + 1, WORDS)
         packed = planes.aligned(math.prod(shape)).reshape(shape)
         layout = self._layout(words)
         sizes = np.array([self.plan.per_block, words, self.read_planes, self.slot_planes, self.sum_planes], np.int64)

@@ -127,7 +127,7 @@ def _multiply(node: Multiply, inputs: Tensors, forms: Sequence[Format]) -> torch
 
 def _scale(node: Scale, inputs: Tensors, forms: Sequence[Format]) -> torch.Tensor:
     x = centred(inputs[0], forms[0])
-    y = rescaled(x, node.rescale) * along(node.sign, 1, x) + along(node.offset, 1, x)
+    y = round_shift(x * along(node.multiplier, 1, x) + along(node.offset, 1, x), along(node.shift, 1, x))
     return finish(node, y + node.format.zero_point, node.low, node.high)
 
 
@@ -194,8 +194,8 @@ def _slice(node: Slice, inputs: Tensors, forms: Sequence[Format]) -> torch.Tenso
 
 
 def _pad(node: Pad, inputs: Tensors, forms: Sequence[Format]) -> torch.Tensor:
-    top, bottom, left, right = node.padding
-    return F.pad(inputs[0].to(stored(node)), (left, right, top, bottom), value=node.code)
+    (top, bottom, left, right), (front, back) = node.padding, node.channels
+    return F.pad(inputs[0].to(stored(node)), (left, right, top, bottom, front, back), value=node.code)
 
 
 _RULES: dict[type[Node], Callable[[Any, Tensors, Sequence[Format]], torch.Tensor]] = {

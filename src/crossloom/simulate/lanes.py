@@ -1,9 +1,9 @@
-"""512 one-bit lanes as a Numba type.
+"""1024 one-bit lanes as a Numba type.
 
 Numba vectorises loops; it cannot keep a dozen vectors in registers across a data-dependent loop, which is what a
-bit-sliced counter needs. `Lanes` is an LLVM vector of eight 64-bit words with the four operations used here. LLVM
-lowers it to whatever the processor has (one AVX-512 register, two AVX2, four NEON); with AVX-512 a full adder is
-two ternary-logic instructions.
+bit-sliced counter needs. `Lanes` is an LLVM vector of sixteen 64-bit words with the few operations used here. LLVM
+lowers it to what the processor has (two AVX-512 registers, four AVX2, eight NEON); with AVX-512 a full adder is two
+ternary-logic instructions a register. Two registers a vector keep both logic ports busy along a carry chain.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -18,13 +18,16 @@ from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-WORDS = 8
+WORDS = 16
 """64-bit words of a vector."""
 
 _WORD = ir.IntType(64)
 _VECTOR = ir.VectorType(_WORD, WORDS)
 _BYTES = ir.VectorType(ir.IntType(8), 64)
-_ALIGN = WORDS * 8
+_REGISTER = ir.VectorType(_WORD, 8)
+PLANE = WORDS * 8
+"""Bytes of a vector."""
+_ALIGN = 64
 
 
 def _has_ternary_logic() -> bool:
@@ -34,10 +37,10 @@ def _has_ternary_logic() -> bool:
 
 
 class LanesType(types.Type):  # type: ignore[no-any-unimported]
-    """Numba's type of eight 64-bit words that act as 512 independent bits."""
+    """Numba's type of sixteen 64-bit words that act as 1024 independent bits."""
 
     def __init__(self) -> None:
-        super().__init__(name="Lanes512")
+        super().__init__(name="Lanes1024")
 
 
 lanes = LanesType()
@@ -55,45 +58,41 @@ def _address(context, builder, array_type, array, index, kind):
 
 
 @intrinsic
-def load(typingctx, array, index):
-    """Eight words of a 64-byte aligned uint64 array from `index`, a multiple of eight."""
+def load(typingctx, address):
+    """The vector at a 64-byte aligned address. Plain addresses keep calls and loops free of array descriptors."""
 
     def generate(context, builder, signature, arguments):
-        return builder.load(_address(context, builder, signature.args[0], *arguments, _VECTOR), align=_ALIGN)
+        return builder.load(builder.inttoptr(arguments[0], _VECTOR.as_pointer()), align=_ALIGN)
 
-    return lanes(array, types.intp), generate
+    return lanes(types.intp), generate
 
 
 @intrinsic
-def store(typingctx, array, index, value):
-    """Write eight words at `index`."""
+def store(typingctx, address, value):
+    """Write a vector at a 64-byte aligned address."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _address(context, builder, signature.args[0], *arguments[:2], _VECTOR)
-        builder.store(arguments[2], pointer, align=_ALIGN)
+        builder.store(arguments[1], builder.inttoptr(arguments[0], _VECTOR.as_pointer()), align=_ALIGN)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lanes), generate
+    return types.void(types.intp, lanes), generate
 
 
 @intrinsic
-def load_at(typingctx, array, base, offsets, index):
-    """Eight words from base + offsets[index]: `offsets` uint32, so that no sign is checked."""
+def load_at(typingctx, base, offset_address):
+    """The vector at base + the uint32 offset that lies at `offset_address`."""
 
     def generate(context, builder, signature, arguments):
-        data, base, table, at = arguments
-        offset = builder.load(
-            builder.gep(context.make_array(signature.args[2])(context, builder, table).data, [at], inbounds=True)
-        )
-        index = builder.add(base, builder.zext(offset, _WORD))
-        return builder.load(_address(context, builder, signature.args[0], data, index, _VECTOR), align=_ALIGN)
+        offset = builder.load(builder.inttoptr(arguments[1], ir.IntType(32).as_pointer()))
+        address = builder.add(arguments[0], builder.zext(offset, _WORD))
+        return builder.load(builder.inttoptr(address, _VECTOR.as_pointer()), align=_ALIGN)
 
-    return lanes(array, types.intp, offsets, types.intp), generate
+    return lanes(types.intp, types.intp), generate
 
 
 @intrinsic
 def fill(typingctx, word):
-    """All eight words equal to a uint64."""
+    """All words equal to a uint64."""
 
     def generate(context, builder, signature, arguments):
         vector = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), arguments[0], ir.IntType(32)(0))
@@ -123,16 +122,22 @@ def _ternary(table: int):
     @intrinsic
     def operation(typingctx, a, b, c):
         def generate(context, builder, signature, arguments):
-            kind = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, _VECTOR, ir.IntType(32)])
+            kind = ir.FunctionType(_REGISTER, [_REGISTER, _REGISTER, _REGISTER, ir.IntType(32)])
             function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pternlog.q.512")
-            return builder.call(function, [*arguments, ir.IntType(32)(table)])
+            halves = []
+            for start in (0, 8):
+                part = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(start, start + 8)))
+                operands = [builder.shuffle_vector(v, v, part) for v in arguments]
+                halves.append(builder.call(function, [*operands, ir.IntType(32)(table)]))
+            whole = ir.Constant(ir.VectorType(ir.IntType(32), WORDS), list(range(WORDS)))
+            return builder.shuffle_vector(*halves, whole)
 
         return lanes(lanes, lanes, lanes), generate
 
     return operation
 
 
-_parity, _carry = _ternary(0x96), _ternary(0xB2)
+_parity, _majority, _carry = _ternary(0x96), _ternary(0xE8), _ternary(0xB2)
 
 if _has_ternary_logic():
 
@@ -142,6 +147,11 @@ if _has_ternary_logic():
         total = _parity(a, b, c)
         return total, _carry(b, total, c)
 
+    @njit(inline="always")
+    def ripple(a, b, c):
+        """The same adder with one instruction from carry to carry, for chains."""
+        return _parity(a, b, c), _majority(a, b, c)
+
 else:
 
     @njit(inline="always")
@@ -149,6 +159,8 @@ else:
         """Full adder of three bits a lane: (sum, carry)."""
         half = differ(a, b)
         return differ(half, c), either(both(a, b), both(half, c))
+
+    ripple = add
 
 
 @intrinsic

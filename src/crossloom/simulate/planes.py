@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit, prange
 
 from crossloom.simulate.gather import fill_row
-from crossloom.simulate.lanes import add, add_bits, both, differ, either, fill, gather_bits, load, load_at, store
+from crossloom.simulate.lanes import PLANE, WORDS, add, add_bits, both, differ, either, fill, gather_bits, load, load_at, ripple, store
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -50,7 +50,7 @@ def pack_row(values, bits, digit_bits, digit_count, words, packed, chunk, row):
         digit = digit_count[bit]
         for word in range(words):
             at = digit * words + word
-            packed[chunk, digit_bits[bit], at // 8, row, at % 8] = gather_bits(low, 64 * word, bit % 8)
+            packed[chunk, digit_bits[bit], at // WORDS, row, at % WORDS] = gather_bits(low, 64 * word, bit % 8)
 
 
 @njit(**OPTIONS)
@@ -120,28 +120,31 @@ def pack_rows(z, first, positions, band_rows, band_start, layout, packed, sums):
 
 
 @njit(inline="always")
-def add_eight(x, base, rows, k, c0, c1, c2):
+def add_eight(base, k, c0, c1, c2):
     """Add eight rows' planes to the counter planes 1, 2 and 4: the planes and the carry, worth 8."""
-    c0, a = add(c0, load_at(x, base, rows, k), load_at(x, base, rows, k + 1))
-    c0, b = add(c0, load_at(x, base, rows, k + 2), load_at(x, base, rows, k + 3))
+    c0, a = add(c0, load_at(base, k), load_at(base, k + 4))
+    c0, b = add(c0, load_at(base, k + 8), load_at(base, k + 12))
     c1, d = add(c1, a, b)
-    c0, a = add(c0, load_at(x, base, rows, k + 4), load_at(x, base, rows, k + 5))
-    c0, b = add(c0, load_at(x, base, rows, k + 6), load_at(x, base, rows, k + 7))
+    c0, a = add(c0, load_at(base, k + 16), load_at(base, k + 20))
+    c0, b = add(c0, load_at(base, k + 24), load_at(base, k + 28))
     c1, e = add(c1, a, b)
     c2, carry = add(c2, d, e)
     return c0, c1, c2, carry
 
 
 @njit(**OPTIONS)
-def count_rows(x, base, rows, k, stop, out):
-    """Σ of the planes x[base + rows[k … stop−1]] (at most `SEGMENT`, a multiple of 8) as eight planes in `out`."""
+def count_rows(base, k, stop, out):
+    """Σ of the planes at `base` plus each of the uint32 offsets at addresses k … stop, as eight planes at `out`.
+
+    The number of rows is a multiple of 8, at most `SEGMENT`.
+    """
     c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = fill(ZERO)
-    while k + 32 <= stop:
-        c0, c1, c2, a = add_eight(x, base, rows, k, c0, c1, c2)
-        c0, c1, c2, b = add_eight(x, base, rows, k + 8, c0, c1, c2)
+    while k + 128 <= stop:
+        c0, c1, c2, a = add_eight(base, k, c0, c1, c2)
+        c0, c1, c2, b = add_eight(base, k + 32, c0, c1, c2)
         c3, d = add(c3, a, b)
-        c0, c1, c2, a = add_eight(x, base, rows, k + 16, c0, c1, c2)
-        c0, c1, c2, b = add_eight(x, base, rows, k + 24, c0, c1, c2)
+        c0, c1, c2, a = add_eight(base, k + 64, c0, c1, c2)
+        c0, c1, c2, b = add_eight(base, k + 96, c0, c1, c2)
         c3, e = add(c3, a, b)
         c4, a = add(c4, d, e)
         b = both(c5, a)
@@ -149,9 +152,9 @@ def count_rows(x, base, rows, k, stop, out):
         a = both(c6, b)
         c6 = differ(c6, b)
         c7 = differ(c7, a)
-        k += 32
+        k += 128
     while k < stop:
-        c0, c1, c2, a = add_eight(x, base, rows, k, c0, c1, c2)
+        c0, c1, c2, a = add_eight(base, k, c0, c1, c2)
         b = both(c3, a)
         c3 = differ(c3, a)
         a = both(c4, b)
@@ -161,118 +164,126 @@ def count_rows(x, base, rows, k, stop, out):
         a = both(c6, b)
         c6 = differ(c6, b)
         c7 = differ(c7, a)
-        k += 8
-    store(out, 0, c0)
-    store(out, 8, c1)
-    store(out, 16, c2)
-    store(out, 24, c3)
-    store(out, 32, c4)
-    store(out, 40, c5)
-    store(out, 48, c6)
-    store(out, 56, c7)
+        k += 32
+    store(out, c0)
+    store(out + PLANE, c1)
+    store(out + 2 * PLANE, c2)
+    store(out + 3 * PLANE, c3)
+    store(out + 4 * PLANE, c4)
+    store(out + 5 * PLANE, c5)
+    store(out + 6 * PLANE, c6)
+    store(out + 7 * PLANE, c7)
 
 
 @njit(**OPTIONS)
-def add_planes(target, start, planes, source, count):
-    """target[start …] += source (`count` planes), the carry running up to plane `planes` of `target`."""
-    carry = fill(ZERO)
-    count = min(count, planes - start)
-    for j in range(count):
-        total, carry = add(load(target, 8 * (start + j)), load(source, 8 * j), carry)
-        store(target, 8 * (start + j), total)
-    for j in range(start + count, planes):
-        old = load(target, 8 * j)
-        store(target, 8 * j, differ(old, carry))
+def carry_up(target, stop, carry):
+    """Ripple a carry through the planes target … stop."""
+    while target < stop:
+        old = load(target)
+        store(target, differ(old, carry))
         carry = both(old, carry)
+        target += PLANE
 
 
 @njit(**OPTIONS)
-def subtract_planes(target, start, planes, source, count):
-    """target[start …] −= source, in two's complement of `planes` planes."""
+def add_planes(target, stop, source, count):
+    """Planes target … stop += `count` planes from `source`, the carry running up."""
+    carry = fill(ZERO)
+    middle = min(target + PLANE * count, stop)
+    while target < middle:
+        total, carry = ripple(load(target), load(source), carry)
+        store(target, total)
+        target += PLANE
+        source += PLANE
+    carry_up(target, stop, carry)
+
+
+@njit(**OPTIONS)
+def subtract_planes(target, stop, source, count):
+    """Planes target … stop −= `count` planes from `source`, in two's complement."""
     ones = fill(ONES)
     carry = ones
-    count = min(count, planes - start)
-    for j in range(count):
-        total, carry = add(load(target, 8 * (start + j)), differ(load(source, 8 * j), ones), carry)
-        store(target, 8 * (start + j), total)
-    for j in range(start + count, planes):
-        old = load(target, 8 * j)
-        store(target, 8 * j, differ(differ(old, carry), ones))
+    middle = min(target + PLANE * count, stop)
+    while target < middle:
+        total, carry = ripple(load(target), differ(load(source), ones), carry)
+        store(target, total)
+        target += PLANE
+        source += PLANE
+    while target < stop:
+        old = load(target)
+        store(target, differ(differ(old, carry), ones))
         carry = either(old, carry)
+        target += PLANE
 
 
 @njit(**OPTIONS)
-def convert(p, planes, converter, terms, work, code):
-    """The converter on planes: code = clip((p·m + c) >> k, 0, 2^b − 1).
-
-    Args:
-        p: `planes` planes of a read.
-        converter: int64: c, k, width of the product in planes, planes of the code, 1 if the product can be negative,
-            1 if p itself is the product.
-        terms: int64 (T, 2): shift and sign of the signed digits of m, the first positive.
-        work: room for the product.
-        code: the planes of the code.
-    """
-    constant, right, width, bits = converter[0], converter[1], converter[2], converter[3]
-    product = p if converter[5] else work
-    if not converter[5]:
-        carry = fill(ZERO)
-        left = terms[0, 0]
-        for j in range(width):
-            bit = fill(ONES if (constant >> j) & 1 else ZERO)
-            if j < left or j >= left + planes:
-                total = differ(bit, carry)
-                carry = both(bit, carry)
-            else:
-                total, carry = add(load(p, 8 * (j - left)), bit, carry)
-            store(work, 8 * j, total)
-        for t in range(1, len(terms)):
-            if terms[t, 1] > 0:
-                add_planes(work, terms[t, 0], width, p, planes)
-            else:
-                subtract_planes(work, terms[t, 0], width, p, planes)
-    over = fill(ZERO)
-    for j in range(right + bits, width - converter[4]):
-        over = either(over, load(product, 8 * j))
-    if converter[4]:
-        negative = load(product, 8 * (width - 1))
-        keep = differ(negative, fill(ONES))
-        over = both(over, keep)
-        for j in range(bits):
-            store(code, 8 * j, either(both(load(product, 8 * (right + j)), keep), over))
-    else:
-        for j in range(bits):
-            store(code, 8 * j, either(load(product, 8 * (right + j)), over))
+def product_planes(p, planes, constant, width, terms, work):
+    """`width` planes at `work` = p·m + constant; `terms` are the signed digits of m, the first positive."""
+    carry = fill(ZERO)
+    left = terms[0, 0]
+    for j in range(left):
+        store(work + PLANE * j, fill(ONES if (constant >> j) & 1 else ZERO))
+    for j in range(left, min(left + planes, width)):
+        bit = fill(ONES if (constant >> j) & 1 else ZERO)
+        total, carry = ripple(load(p + PLANE * (j - left)), bit, carry)
+        store(work + PLANE * j, total)
+    for j in range(left + planes, width):
+        bit = fill(ONES if (constant >> j) & 1 else ZERO)
+        store(work + PLANE * j, differ(bit, carry))
+        carry = both(bit, carry)
+    for t in range(1, len(terms)):
+        if terms[t, 1] > 0:
+            add_planes(work + PLANE * terms[t, 0], work + PLANE * width, p, planes)
+        else:
+            subtract_planes(work + PLANE * terms[t, 0], work + PLANE * width, p, planes)
 
 
 @njit(**OPTIONS)
-def shift_add_words(target, planes, words, source, count, first, shift, sign):
-    """Add or subtract words first … first+words−1 of `source`'s planes, shifted, to planes of `words` words."""
-    for w in range(words):
-        carry = ZERO if sign > 0 else ONES
-        flip = ZERO if sign > 0 else ONES
-        for j in range(shift, planes):
-            old = target[j * words + w]
-            value = flip
-            if j < shift + count:
-                value ^= source[8 * (j - shift) + first + w]
+def add_code(target, stop, product, right, bits, width, signed):
+    """Planes target … stop += clip(product >> right, 0, 2^bits − 1), the product being `width` planes."""
+    over, carry, keep = fill(ZERO), fill(ZERO), fill(ONES)
+    for j in range(right + bits, width - signed):
+        over = either(over, load(product + PLANE * j))
+    if signed:
+        keep = differ(keep, load(product + PLANE * (width - 1)))
+    product += PLANE * right
+    for j in range(bits):
+        code = both(either(load(product), over), keep)
+        total, carry = ripple(load(target), code, carry)
+        store(target, total)
+        target += PLANE
+        product += PLANE
+    carry_up(target, stop, carry)
+
+
+@njit(**OPTIONS)
+def shift_add_words(w, target, planes, words, source, count, sign):
+    """Planes of `words` words from w[target] ± `count` whole planes, of which `words` words count, from w[source]."""
+    flip = ZERO if sign > 0 else ONES
+    carry = np.full(words, flip)
+    for j in range(planes):
+        at, value = target + j * words, flip
+        for i in range(words):
+            if j < count:
+                value = flip ^ w[source + WORDS * j + i]
+            old = w[at + i]
             half = old ^ value
-            target[j * words + w] = half ^ carry
-            carry = (old & value) | (half & carry)
+            w[at + i] = half ^ carry[i]
+            carry[i] = (old & value) | (half & carry[i])
 
 
 @njit(**OPTIONS)
-def to_numbers(planes, start, stop, top_negative, words, values):
+def to_numbers(w, planes, start, stop, top_negative, words, values):
     """Σ_j 2^(j − start)·plane_j for planes start … stop−1 into int32 `values`; the last one negative if said so."""
     values[:] = 0
     for j in range(start, stop):
         weight = np.int32(1) << np.int32(j - start)
         if top_negative and j == stop - 1:
             weight = -weight
-        for w in range(words):
-            word = planes[j * words + w]
+        for i in range(words):
+            word = w[planes + j * words + i]
             for quarter in range(4):
-                add_bits(values, 64 * w + 16 * quarter, word >> np.uint64(16 * quarter), weight)
+                add_bits(values, 64 * i + 16 * quarter, word >> np.uint64(16 * quarter), weight)
 
 
 @njit(**OPTIONS)
@@ -295,60 +306,62 @@ def read_columns_task(
 ):
     """One task of `read_columns`."""
     chunks, digit_bits, vectors = packed.shape[0], packed.shape[1], packed.shape[2]
-    slab = packed.shape[3] * 8
+    height = packed.shape[3]
     blocks = len(read_start) - 1
     per_block, words, read_planes, slot_planes, sum_planes = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     outputs, positions = low.shape
-    code_planes = converter[3]
     wide = high.shape[0] > 0
-    flat = packed.reshape(-1)
     chunk, block = divmod(task, blocks)
     first_slot, slot_count = slot_start[block], slot_start[block + 1] - slot_start[block]
-    sums = aligned(per_block * sum_planes * words)
-    accumulators = aligned(slot_count * slot_planes * 8)
-    p = aligned((read_planes + 8) * 8)
-    part = aligned(64)
-    work = aligned(64 * 8)
-    code = aligned(code_planes * 8)
+    slot = WORDS * (read_planes + 80)
+    total = slot + WORDS * slot_count * slot_planes
+    w = aligned(total + per_block * sum_planes * words)
+    p = w.ctypes.data
+    part, work, slot_address = p + PLANE * (read_planes + 8), p + PLANE * (read_planes + 16), p + 8 * slot
+    product = p if converter[5] else work
+    constant, right, width, code_planes, signed = converter[0], converter[1], converter[2], converter[3], converter[4]
+    list_address, packed_address = rows.ctypes.data, packed.ctypes.data
     for v in range(vectors):
-        accumulators[:] = ZERO
+        w[slot:total] = ZERO
         for read in range(read_start[block], read_start[block + 1]):
-            if term_start[read + 1] - term_start[read] == 1 and digit_bits == 1:
-                t = term_start[read]
-                count_rows(flat, (chunk * vectors + v) * slab, rows, terms[t, 0], terms[t, 1], p)
+            t, t_stop = term_start[read], term_start[read + 1]
+            if t_stop - t == 1 and digit_bits == 1 and terms[t, 2] == 0:
+                base = packed_address + PLANE * height * (chunk * vectors + v)
+                count_rows(base, list_address + 4 * terms[t, 0], list_address + 4 * terms[t, 1], p)
             else:
-                p[: 8 * read_planes] = ZERO
+                w[: WORDS * read_planes] = ZERO
                 for bit in range(digit_bits):
-                    base = ((chunk * digit_bits + bit) * vectors + v) * slab
-                    for t in range(term_start[read], term_start[read + 1]):
-                        count_rows(flat, base, rows, terms[t, 0], terms[t, 1], part)
-                        add_planes(p, bit + terms[t, 2], read_planes, part, 8)
-            convert(p, read_planes, converter, factors, work, code)
-            at = read_slot[read] * slot_planes * 8
-            add_planes(accumulators[at : at + slot_planes * 8], 0, slot_planes, code, code_planes)
+                    base = packed_address + PLANE * height * ((chunk * digit_bits + bit) * vectors + v)
+                    for i in range(t, t_stop):
+                        count_rows(base, list_address + 4 * terms[i, 0], list_address + 4 * terms[i, 1], part)
+                        add_planes(p + PLANE * (bit + terms[i, 2]), p + PLANE * read_planes, part, 8)
+            if not converter[5]:
+                product_planes(p, read_planes, constant, width, factors, work)
+            target = slot_address + PLANE * read_slot[read] * slot_planes
+            add_code(target, target + PLANE * slot_planes, product, right, code_planes, width, signed)
         for s in range(slot_count):
             output, left, sign = slots[first_slot + s, 0], slots[first_slot + s, 1], slots[first_slot + s, 2]
-            source = accumulators[s * slot_planes * 8 : (s + 1) * slot_planes * 8]
-            target = sums[output * sum_planes * words : (output + 1) * sum_planes * words]
-            for d in range(v * 8 // words, min((v + 1) * 8 // words, len(digits))):
+            source, target = slot + WORDS * s * slot_planes, total + output * sum_planes * words
+            for d in range(v * WORDS // words, min((v + 1) * WORDS // words, len(digits))):
                 shift = left + digits[d, 0]
-                if words < 8:
-                    first = d * words % 8
-                    shift_add_words(target, sum_planes, words, source, slot_planes, first, shift, sign * digits[d, 1])
+                at, stop = target + shift * words, target + sum_planes * words
+                if words < WORDS:
+                    first = source + d * words % WORDS
+                    shift_add_words(w, at, sum_planes - shift, words, first, slot_planes, sign * digits[d, 1])
                 elif sign * digits[d, 1] > 0:
-                    add_planes(target, shift, sum_planes, source, slot_planes)
+                    add_planes(p + 8 * at, p + 8 * stop, p + 8 * source, slot_planes)
                 else:
-                    subtract_planes(target, shift, sum_planes, source, slot_planes)
+                    subtract_planes(p + 8 * at, p + 8 * stop, p + 8 * source, slot_planes)
     values = np.empty(64 * words, np.int32)
     start = chunk * 64 * words
     count = min(64 * words, positions - start)
     for o in range(min(per_block, outputs - block * per_block)):
-        target = sums[o * sum_planes * words : (o + 1) * sum_planes * words]
+        target = total + o * sum_planes * words
         n = block * per_block + o
-        to_numbers(target, 0, min(sum_planes, 30) if wide else sum_planes, not wide, words, values)
+        to_numbers(w, target, 0, min(sum_planes, 30) if wide else sum_planes, not wide, words, values)
         low[n, start : start + count] = values[:count]
         if wide:
-            to_numbers(target, 30, sum_planes, True, words, values)
+            to_numbers(w, target, 30, sum_planes, True, words, values)
             high[n, start : start + count] = values[:count]
 
 
@@ -376,11 +389,12 @@ def read_columns(
         read_start: reads of each block of outputs.
         read_slot: which accumulator of its block a read adds to.
         term_start, terms: a read's counting passes: int64 (T, 3), first and last row in `rows`, shift of the cell bit.
-        rows: uint32, word offset of every row of a pass.
+        rows: uint32, byte offset of every row of a pass.
         slot_start, slots: a block's accumulators: int64 (S, 3): output, shift and sign of the column's gain.
         digits: int64 (D, 2): shift and sign of each digit.
         sizes: int64: outputs a block, words a digit, planes of a read, of a column's accumulator, of an output's sum.
-        converter, factors: see `convert`.
+        converter, factors: c, k, planes of the product and of the code, 1 if the product can be negative, 1 if it is p itself;
+            the signed digits of m.
         low: int32 (outputs, positions): Σ gain·weight·code, or its low 30 bits where `high` is not empty.
         high: int32 (outputs, positions) or (0, 0): the bits above.
     """
