@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from crossloom.report.run import Log, Number, Result
-from crossloom.report.units import digits, percent, points, quantity, ticks
+from crossloom.report.run import Entry, Log, Number
+from crossloom.report.units import count, digits, percent, points, quantity, ticks
 
 RUNGS = {
     "float": "the network as trained",
-    "integer": "integer arithmetic end to end: a perfect chip",
-    "crossbar": "slices, input digits and converters, bit-exact",
+    "integer": "what a perfect chip computes",
+    "crossbar": "slices, digits and converters, bit-exact",
     "analog": "variation, faults, noise and drift of the devices",
     "parasitic": "resistance of wires and drivers",
     "spice": "one tile as a netlist",
@@ -20,8 +19,12 @@ RUNGS = {
 """The fidelity ladder, and what each rung adds."""
 QUANTITIES = (("energy", "energy_j", "J"), ("latency", "latency_s", "s"), ("area", "area_m2", "m^2"))
 """What a layer costs: its name, its key in `result.json`, its unit."""
+PART_QUANTITIES = (("energy", "energy_j", "J"), ("leakage", "leakage_j", "J"), ("area", "area_m2", "m^2"))
+"""What a component costs; `energy` is the dynamic part."""
 COLOURS = 8
-"""Colours for components and for layers; more components are drawn as one, more layers begin again."""
+"""Colours for layers; more layers begin again."""
+LEAKAGE, OTHERS, PLAIN = 7, 8, 9
+"""Colour of leakage, of the components beyond the first seven, which are drawn as one, and of a bar of one part."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def wilson(fraction: float, images: float) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
-def accuracies(result: Result) -> dict[str, tuple[Number, Number | None]]:
+def accuracies(result: Entry) -> dict[str, tuple[Number, Number | None]]:
     """(accuracy, images tried) per rung in the ladder's order; an entry is a fraction or {value, images}."""
     part = result.at("accuracy")
     known = list(RUNGS)
@@ -79,7 +82,7 @@ def accuracies(result: Result) -> dict[str, tuple[Number, Number | None]]:
     return found
 
 
-def ladder(result: Result) -> Ladder | None:
+def ladder(result: Entry) -> Ladder | None:
     """The accuracy ladder, or None where no accuracy was measured."""
     found = accuracies(result)
     if not found:
@@ -104,6 +107,19 @@ def ladder(result: Result) -> Ladder | None:
     return Ladder(rungs, [(place(value), f"{100 * value:.4g} %") for value in marks])
 
 
+def agreements(result: Entry) -> list[str]:
+    """How far neighbouring rungs agree, one sentence each."""
+    found = []
+    for name, entry in result.at("agreement").items():
+        rungs, images, same = name.replace("=", " and "), entry.number("images"), entry.number("same_class")
+        tried = f"{count(images.value)} images" if images else ""
+        if entry.at("equal").content is True:
+            found.append(f"{rungs}: equal, logit for logit{tried and f', on all {tried}'}")
+        elif same:
+            found.append(f"{rungs}: the same class for {percent(same.value)} %{tried and f' of {tried}'}")
+    return found
+
+
 @dataclass(frozen=True)
 class Segment:
     """One coloured part of a bar: left end and length in percent of the frame, and what it is in words."""
@@ -122,12 +138,14 @@ class Bar:
     Attributes:
         quantity: energy, latency or area.
         unit: its SI unit.
+        like: the largest of the chart, whose unit the others share.
         number: the total.
         segments: its parts by component, or one part.
     """
 
     quantity: str
     unit: str
+    like: float
     number: Number
     segments: list[Segment]
 
@@ -138,54 +156,77 @@ class Part:
 
     Attributes:
         name: of the component.
-        colour: index, `COLOURS` for those drawn together.
-        totals: per quantity its total and its share in percent.
+        colour: index; `OTHERS` for those drawn together, which are small in the bars of every quantity.
+        level: of the hierarchy, or empty.
+        numbers: energy, leakage and area as far as known and not zero, each with its share in percent: energy and
+            leakage of their sum over all components, area of the area of all components.
     """
 
     name: str
     colour: int
-    totals: dict[str, tuple[Number, float]]
+    level: str
+    numbers: dict[str, tuple[Number, float]]
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Cost per layer: its bars per quantity, in the order of `quantities`."""
+    """Cost per layer: names, per layer one bar for each of `quantities`, and which of those are cut by component."""
 
     names: list[str]
     bars: list[list[Bar | None]]
     quantities: list[str]
-    stacked: list[str] = field(default_factory=list)
+    stacked: list[str]
 
 
-def parts(result: Result) -> list[Part]:
-    """The chip's components, costliest in energy first (then in area), with their totals.
-
-    Totals are those of `cost.components`, either {name: {energy_j, …}} or a list of {name, energy_j, …}.
-    """
-    cost = result.at("cost", "components")
-    entries = list(cost.items()) or [(entry.text("name"), entry) for entry in cost.rows()]
+def parts(result: Entry) -> list[Part]:
+    """The chip's components, costliest in energy first (then in area)."""
     found: dict[str, dict[str, Number]] = {}
-    for name, entry in entries:
-        numbers = {title: entry.number(key) for title, key, _ in QUANTITIES if isinstance(entry.content, dict)}
+    for name, entry in result.at("cost", "components").items():
+        numbers = {title: entry.number(key) for title, key, _ in PART_QUANTITIES}
         found[name] = {title: number for title, number in numbers.items() if number is not None and number.value}
     found = {name: numbers for name, numbers in found.items() if numbers}
-    sums = {title: sum(n[title].value for n in found.values() if title in n) for title, _, _ in QUANTITIES}
 
-    def rank(name: str) -> tuple[float, ...]:
-        return tuple(-found[name][title].value if title in found[name] else 0.0 for title in ("energy", "area"))
+    def spent(name: str, *titles: str) -> float:
+        return math.fsum(found[name][title].value for title in titles if title in found[name])
 
-    ordered = sorted(found, key=rank)
+    whole = {
+        "energy": math.fsum(spent(name, "energy", "leakage") for name in found),
+        "area": math.fsum(spent(name, "area") for name in found),
+    }
+    whole["leakage"] = whole["energy"]
+    ordered = sorted(found, key=lambda name: (-spent(name, "energy", "leakage"), -spent(name, "area")))
+    drawn = layer_shares(result)
+    ranked = sorted(ordered, key=lambda name: -drawn.get(name, 0.0))[:LEAKAGE]
+    colours = {name: i for i, name in enumerate(name for name in ordered if name in ranked)}
     return [
-        Part(name, min(i, COLOURS), {t: (n, 100 * n.value / sums[t]) for t, n in found[name].items()})
-        for i, name in enumerate(ordered)
-    ]
+        Part(
+            name, colours.get(name, OTHERS), result.text("cost", "components", name, "level"),
+            {title: (number, 100 * number.value / whole[title]) for title, number in found[name].items()},
+        )
+        for name in ordered
+    ]  # fmt: skip
 
 
-def layers(result: Result, colours: dict[str, int]) -> Layers | None:
-    """Bars of every layer, or None where the cost is not told by layer.
+def layer_shares(result: Entry) -> dict[str, float]:
+    """The largest share that each component has of any quantity that the layers tell by component, 0 … 1."""
+    shares: dict[str, float] = {}
+    for title, _, _ in QUANTITIES:
+        sums: dict[str, float] = {}
+        for row in result.at("cost", "layers").rows():
+            for name, number in row.at(f"{title}_by_component").numbers():
+                sums[name] = sums.get(name, 0.0) + number.value
+        whole = math.fsum(sums.values())
+        for name, value in sums.items():
+            shares[name] = max(shares.get(name, 0.0), value / whole if whole else 0.0)
+    return shares
+
+
+def layers(result: Entry, names: list[str], colours: dict[str, int]) -> Layers | None:
+    """Bars of every layer that costs something, or None where the cost is not told by layer.
 
     Args:
         result: the whole result.
+        names: what to call each entry of `cost.layers`.
         colours: colour by component; components not named share the last.
     """
     rows = list(result.at("cost", "layers").rows())
@@ -203,10 +244,14 @@ def layers(result: Result, colours: dict[str, int]) -> Layers | None:
             by_part = row.at(f"{title}_by_component").numbers()
             if by_part:
                 stacked.add(title)
-            line.append(number and Bar(title, unit, number, segments(number, by_part, unit, scale, colours)))
+                if title == "energy" and (leakage := row.number("leakage_j")):
+                    by_part.append(("leakage", leakage))
+            cut = segments(number, by_part, unit, scale, colours) if number and number.value else []
+            line.append(Bar(title, unit, most[key], number, cut) if number and cut else None)
         bars.append(line)
-    names = [row.text("name") or f"layer {i + 1}" for i, row in enumerate(rows)]
-    return Layers(names, bars, [title for title, _, _ in shown], [t for t, _, _ in shown if t in stacked])
+    kept = [i for i, line in enumerate(bars) if any(line)]
+    titles = [title for title, _, _ in shown]
+    return Layers([names[i] for i in kept], [bars[i] for i in kept], titles, [t for t in titles if t in stacked])
 
 
 def segments(
@@ -214,11 +259,11 @@ def segments(
 ) -> list[Segment]:
     """A bar cut by component in the order of the colours; components that share the last colour become one part."""
     if not by_part:
-        return [Segment(0, 0.0, round(total.value * scale, 3), " ".join(quantity(total.value, unit)), (total,))]
+        return [Segment(PLAIN, 0.0, round(total.value * scale, 3), " ".join(quantity(total.value, unit)), (total,))]
     groups: dict[int, list[tuple[str, Number]]] = {}
     for name, number in by_part:
         if number.value > 0:
-            groups.setdefault(colours.get(name, COLOURS), []).append((name, number))
+            groups.setdefault(colours.get(name, OTHERS), []).append((name, number))
     found, left = [], 0.0
     for colour in sorted(groups):
         length = sum(number.value for _, number in groups[colour]) * scale
@@ -302,8 +347,3 @@ def padded(low: float, high: float, limits: tuple[float, float]) -> tuple[float,
     if high <= limits[1]:
         top = min(top, limits[1])
     return bottom, top if top > bottom else bottom + 1.0
-
-
-def total(numbers: Iterable[Number]) -> float:
-    """Sum of some numbers."""
-    return math.fsum(number.value for number in numbers)

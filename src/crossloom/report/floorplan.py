@@ -98,7 +98,11 @@ def plan(chip: CompiledChip) -> Plan:
     shown = {name: sorted({placed.block for placed in drawn if placed.layer == name}) for name in names}
     blocks = [[mapping.layers[name].blocks[i] for i in shown[name]] for name in names]
     factor = shrink_factor(
-        [used(layer, block) for layer, of_layer in zip(mapping.layers.values(), blocks, strict=True) for block in of_layer]
+        [
+            used(layer, block)
+            for layer, of_layer in zip(mapping.layers.values(), blocks, strict=True)
+            for block in of_layer
+        ]
     )
     details = {
         "rows": array.rows,
@@ -184,4 +188,5 @@ def picture(levels: UInt8[np.ndarray, "rows columns"], top: int, factor: int) ->
     heights = np.minimum(factor, rows - at_rows)[:, None]
     means = sums / (heights * np.minimum(factor, columns - at_columns))
     letters = np.frombuffer(ALPHABET.encode(), np.uint8)
-    return letters[np.floor(means * 63 / top + 0.5).astype(np.int64)].tobytes().decode()
+    pixels: bytes = letters[np.floor(means * 63 / top + 0.5).astype(np.int64)].tobytes()
+    return pixels.decode()

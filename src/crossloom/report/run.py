@@ -1,6 +1,6 @@
 """What a run folder holds: `result.json`, `chip.safetensors` and the training logs `metrics.csv`, read and checked.
 
-Every number that the report shows is fetched through `Result`, which remembers where in `result.json` it stands
+Every number that the report shows is fetched through `Entry`, which remembers where in `result.json` it stands
 (a JSON pointer, RFC 6901), so that a reader and a test can find it again.
 """
 
@@ -35,7 +35,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Result:
+class Entry:
     """A part of `result.json`.
 
     Attributes:
@@ -46,7 +46,7 @@ class Result:
     content: Any
     pointer: str = ""
 
-    def at(self, *keys: str | int) -> Result:
+    def at(self, *keys: str | int) -> Entry:
         """The part below; its content is None where the file has none."""
         part: Any = self.content
         for key in keys:
@@ -55,7 +55,7 @@ class Result:
             else:
                 part = part[key] if isinstance(part, list) and isinstance(key, int) and key < len(part) else None
         escaped = (str(key).replace("~", "~0").replace("/", "~1") for key in keys)
-        return Result(part, "/".join((self.pointer, *escaped)))
+        return Entry(part, "/".join((self.pointer, *escaped)))
 
     def __bool__(self) -> bool:
         return self.content not in (None, {}, [], "")
@@ -80,12 +80,12 @@ class Result:
         content = self.at(*keys).content
         return "" if content is None else content if isinstance(content, str) else json.dumps(content)
 
-    def items(self) -> Iterator[tuple[str, Result]]:
+    def items(self) -> Iterator[tuple[str, Entry]]:
         """The entries of an object with their names; none if this is no object."""
         if isinstance(self.content, dict):
             yield from ((name, self.at(name)) for name in self.content)
 
-    def rows(self) -> Iterator[Result]:
+    def rows(self) -> Iterator[Entry]:
         """The entries of a list; none if this is no list."""
         if isinstance(self.content, list):
             yield from (self.at(i) for i in range(len(self.content)))
@@ -123,7 +123,7 @@ class Run:
     """
 
     folder: Path
-    result: Result
+    result: Entry
     chip: CompiledChip | None
     logs: tuple[Log, ...]
 
@@ -142,14 +142,12 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     chip = CompiledChip.load(path / CHIP) if (path / CHIP).is_file() else None
     expected = result.text("chip_hash")
     if chip is not None and expected and chip.hash != expected:
-        raise InputError(
-            str(path / CHIP), chip.hash[:12], f"the chip of the result, whose hash starts {expected[:12]}"
-        )
+        raise InputError(str(path / CHIP), chip.hash[:12], f"the chip of the result, whose hash starts {expected[:12]}")
     logs = tuple(read_log(file, path) for file in sorted(path.rglob(METRICS), key=lambda f: (len(f.parts), f)))
     return Run(path, result, chip, logs)
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> Entry:
     """Read `result.json`.
 
     Raises:
@@ -165,7 +163,7 @@ def read_result(path: Path) -> Result:
         raise InputError(str(path), "unreadable", f"a JSON object ({error})") from error
     if not isinstance(content, dict):
         raise InputError(str(path), type(content).__name__, "a JSON object")
-    return Result(content)
+    return Entry(content)
 
 
 def read_log(path: Path, folder: Path) -> Log:

@@ -21,19 +21,28 @@ def digits(value: float, significant: int = 3) -> str:
     return text.replace(",", THIN).replace("-", MINUS)
 
 
-def quantity(value: float, unit: str) -> tuple[str, str]:
+def quantity(value: float, unit: str, like: float | None = None) -> tuple[str, str]:
     """(number, unit with prefix): `quantity(1.2e-8, "J")` is `("12.0", "nJ")`; `"m^2"` becomes mm², µm² or nm².
 
-    A value beyond the prefixes is written in the last of them.
+    Args:
+        value: in SI units; one beyond the prefixes is written in the last of them.
+        unit: its SI unit.
+        like: another value whose prefix is used as well, so that a column is in one unit, unless this value is less
+            than a hundredth of that unit.
     """
     if unit == "m^2":
-        factor, name = next((area for area in AREAS if abs(value) >= 0.01 * area[0]), AREAS[-1] if value else AREAS[0])
-        return digits(value / factor), name
-    if value == 0:
-        return "0", unit
-    rounded = float(f"{value:.3g}")
-    power = min(max(3 * math.floor(math.log10(abs(rounded)) / 3 + 1e-12), min(PREFIXES)), max(PREFIXES))
-    return digits(value / 10.0**power), PREFIXES[power] + unit
+        scales: tuple[tuple[float, str], ...] = AREAS
+    else:
+        scales = tuple((10.0**power, name + unit) for power, name in sorted(PREFIXES.items(), reverse=True))
+    least = 0.01 if unit == "m^2" else 0.9995
+    common = next((s for s in scales if abs(like or value) >= least * s[0]), scales[-1])
+    if abs(value) >= 0.01 * common[0]:
+        factor, name = common
+    elif value == 0:
+        factor, name = common if like else (1.0, "mm²" if unit == "m^2" else unit)
+    else:
+        factor, name = next((s for s in scales if abs(value) >= least * s[0]), scales[-1])
+    return digits(value / factor), name
 
 
 def count(value: float) -> str:

@@ -56,7 +56,7 @@
     canvas.style.height = `${100 * rows / details.rows}%`;
     canvas.setAttribute("aria-label", `Programmed cells of ${shown.getAttribute("aria-label")}`);
     const context = canvas.getContext("2d");
-    context.fillStyle = getComputedStyle(shown).getPropertyValue("--shade");
+    context.fillStyle = getComputedStyle(shown).color;
     context.fillRect(0, 0, 1, 1);
     const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
     const image = context.createImageData(canvas.width, canvas.height);
@@ -75,10 +75,10 @@
     const block = details.layers[array.dataset.layer][array.dataset.block];
     const [rows, columns] = block.used;
     $("array-title").textContent = array.getAttribute("aria-label").split(",")[0];
+    const at = (element) => [...element.parentElement.children].indexOf(element);
+    $("array-place").textContent = `tile ${at(array.closest(".tile"))}, macro ${at(array.parentElement)}, slot ${at(array)}`;
     const facts = [
-      ["place", array.closest(".tile").getAttribute("aria-label").toLowerCase() +
-        `, macro ${[...array.closest(".macros").children].indexOf(array.parentElement)}, slot ${[...array.parentElement.children].indexOf(array)}`],
-      ["block", array.getAttribute("aria-label").split(", ").slice(1, -1).join(", ")],
+      ["block", array.getAttribute("aria-label").split(", ").slice(1, -1).join(", ").replace("block ", "")],
       block.groups && ["groups", run(...block.groups)],
       ["core rows", run(...block.rows)],
       ["core columns", run(...block.outputs)],
@@ -100,7 +100,8 @@
   $("cells-note").textContent = details.shrink === 1
     ? `One pixel is one cell: clear is level 0, full colour level ${details.levels - 1}. Inputs enter from the left, sums leave below.`
     : `One pixel is the mean level of ${details.shrink} × ${details.shrink} cells. Inputs enter from the left, sums leave below.`;
-  if (arrays.length) show(arrays[0]);
+  const fullest = Math.max(...arrays.map((array) => Number(array.dataset.use)));
+  if (arrays.length) show(arrays.find((array) => Number(array.dataset.use) === fullest));
 
   for (const event of ["pointerover", "focusin", "click"]) {
     plan.addEventListener(event, (e) => {
