@@ -81,6 +81,7 @@ class Converter:
         self.graph = fx.Graph()
         self.values: dict[fx.Node, Any] = {}
         self.quantisers = 0
+        self.device = next((t.device for _, t in captured.tensors.values()), torch.device("cpu"))
         (result,) = next(n for n in captured.graph.nodes if n.op == "output").args[0]
         self.final = self._behind_norm(result)
 
@@ -98,7 +99,7 @@ class Converter:
             if node.op == "placeholder":
                 if node.name == self.captured.input:
                     new = self.graph.placeholder("x")
-                    self.values[node] = self._quantised(Value(new, True, "input"), self.config.input)
+                    self.values[node] = self._quantised(Value(new, True, "input_codes"), self.config.input)
             elif node.op == "output":
                 self.graph.output(self._answer(node.args[0][0]))
             else:
@@ -108,6 +109,8 @@ class Converter:
         module.delete_all_unused_submodules()
         module.recompile()
         module.eval()
+        for quantiser in quantisers(module).values():
+            quantiser.to(self.device)
         module.meta["example_shape"] = tuple(self.captured.example)
         return module
 
@@ -238,7 +241,7 @@ class Converter:
             if constant is not None:
                 if constant.numel() != 1:
                     return False
-                node.update_arg(position, float(constant))
+                node.update_arg(position, float(constant.detach()))
         return True
 
     def _final_layout(self, node: fx.Node) -> bool:
@@ -301,7 +304,8 @@ class Converter:
         if mean is None or variance is None:
             raise self._unsupported(node, "without running statistics")
         gamma, beta = self.tensor(given["weight"]), self.tensor(given["bias"])
-        norm = nn.BatchNorm2d(len(mean), eps=given["eps"], affine=gamma is not None).to(mean.device)
+        norm = nn.BatchNorm2d(len(mean), eps=given["eps"], affine=gamma is not None)
+        norm.to(mean.device, mean.dtype)
         momentum = given["momentum"]
         norm.momentum = momentum if momentum > 0 else 0.1
         with torch.no_grad():
@@ -344,7 +348,7 @@ class Converter:
         slope = self.tensor(given["weight"])
         if slope is None or slope.numel() != 1:
             raise self._unsupported(node, "with one slope per channel")
-        prelu = nn.PReLU()
+        prelu = nn.PReLU().to(slope)
         with torch.no_grad():
             prelu.weight.copy_(slope.reshape(1))
         path = self.tensor_name(given["weight"]).removesuffix(".weight")
@@ -380,7 +384,7 @@ def _as_one_dimensional(norm: nn.BatchNorm2d) -> Any:
     """The same batch norm for the output of a linear layer."""
     flat = nn.BatchNorm1d(norm.num_features, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
     flat.load_state_dict(norm.state_dict())
-    return flat.eval()
+    return flat.to(norm.running_mean).eval()  # type: ignore[arg-type]
 
 
 def _submodule(root: nn.Module, path: str) -> nn.Module | None:

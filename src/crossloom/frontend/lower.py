@@ -68,8 +68,8 @@ class Lowering:
 
     def run(self, name: str, classes: Sequence[str]) -> Program:
         """Lower all nodes."""
-        device = next(iter(self.module.parameters())).device
-        example = torch.zeros(self.module.meta["example_shape"], device=device)
+        weight = next(iter(self.module.parameters()))
+        example = torch.zeros(self.module.meta["example_shape"], device=weight.device, dtype=weight.dtype)
         with torch.no_grad():
             ShapeProp(self.module).propagate(example)
         for node in self.module.graph.nodes:
@@ -260,17 +260,18 @@ class Lowering:
     def _table(self, node: fx.Node, source: Format, form: Format, low: int, high: int) -> np.ndarray:
         """The output code of every input code, computed by the function itself."""
         codes = torch.arange(source.low, source.high + 1)
-        x = ((codes - source.zero_point).float() * source.scale).reshape(-1, 1)
+        weight = next(iter(self.module.parameters()))
+        x = (codes.to(weight) - source.zero_point).mul(source.scale).reshape(-1, 1)
         argument = node.all_input_nodes[0]
         with torch.no_grad():
             module = self._module_of(node)
             if module is not None:
-                y = module.to("cpu")(x)
+                y = module(x)
             else:
                 args = [x if a is argument else a for a in node.args]
                 y = node.target(*args, **node.kwargs)  # type: ignore[operator]
         table = (torch.div(y, form.scale) + 0.5).floor().reshape(-1) + form.zero_point
-        return table.clamp(low, high).numpy().astype(np.int32)
+        return table.clamp(low, high).cpu().numpy().astype(np.int32)
 
     def _woven(self, raw: Raw, layer: Conv2d | Linear, name: str, form: Format | None) -> Node:
         """A woven node; without a format the accumulators are the answer."""
@@ -365,10 +366,11 @@ def scale_of(norm: nn.modules.batchnorm._BatchNorm, source: Format, form: Format
     a = (gamma / deviation).cpu().numpy()
     b = (beta - norm.running_mean.double() * gamma / deviation).cpu().numpy()
     ratio = np.abs(a) * source.scale / form.scale
+    rescale = Rescale.of(np.where(ratio > 0, ratio, 1.0))
     return {
-        "rescale": Rescale.of(np.where(ratio > 0, ratio, 1.0)),
-        "sign": np.sign(a).astype(np.int64),
-        "offset": np.floor(b / form.scale + 0.5).astype(np.int64),
+        "multiplier": np.sign(a).astype(np.int64) * rescale.multiplier,
+        "offset": np.floor(b / form.scale * 2.0 ** rescale.shift.astype(np.float64) + 0.5).astype(np.int64),
+        "shift": rescale.shift,
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -74,7 +74,7 @@ class _FakeQuantise(torch.autograd.Function):
         return codes.clamp_(low, high).sub_(zero).mul_(scale)
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (inside,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return gradient * inside, None, None, None, None
 
@@ -212,7 +212,12 @@ class Quantiser(nn.Module):
             return max(float(samples.abs().kthvalue(rank).values) / max(high, 1), 1e-12)
         return least_error_step(samples, widest, low, high, self.config.power_of_two)
 
-    def forward(self, x: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """A calibrated state dict makes a calibrated quantiser."""
+        super()._load_from_state_dict(*args, **kwargs)
+        self.observing = not bool(self.ready)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Observe, or quantise."""
         if self.observing:
             self.observe(x)
@@ -223,7 +228,8 @@ class Quantiser(nn.Module):
             gain = 1.0 / math.sqrt(max(x.numel() / max(x.shape[0], 1), 1) * max(high, 1))
             step = self.step()
             step = (step - step * gain).detach() + step * gain
-            return (round_half_up(x / step).add(self.zero_point).clamp(low, high) - self.zero_point) * step
+            zero = self.zero_point
+            return round_half_up((x / step).clamp(low - zero, high - zero)) * step
         quantised: Tensor = _FakeQuantise.apply(x, self.step().detach(), self.zero_point, low, high)
         return quantised
 
@@ -232,10 +238,16 @@ class Quantiser(nn.Module):
         return f"bits={self.config.bits}, range={self.config.range}"
 
 
+def candidate_ratios(power_of_two: PowerOfTwo) -> Tensor:
+    """Fractions of the widest step that a least-error search tries: 1 … 1/16, fine, or whole octaves."""
+    count = 5 if power_of_two != "off" else 33
+    return torch.logspace(0, -4, count, base=2, dtype=torch.float64)
+
+
 def least_error_step(x: Tensor, widest: float, low: int, high: int, power_of_two: PowerOfTwo = "off") -> float:
     """The step between widest/16 and widest with the least squared quantisation error of the samples x."""
     best, best_error = widest, math.inf
-    for candidate in widest * torch.logspace(-4, 0, 65, base=2, dtype=torch.float64):
+    for candidate in widest * candidate_ratios(power_of_two):
         step = float(to_power_of_two(candidate, power_of_two))
         error = float(((x / step + 0.5).floor().clamp(low, high) * step - x).square().sum())
         if error < best_error:
@@ -320,11 +332,11 @@ class WeightQuantiser(nn.Module):
             rank = max(1, math.ceil(rows.shape[1] * self.config.percentile / 100))
             found = rows.abs().kthvalue(rank, dim=1).values / top
         else:
-            ratios = torch.logspace(-4, 0, 33, base=2, dtype=w.dtype, device=w.device)
+            ratios = candidate_ratios(self.config.power_of_two).to(w)
             errors = []
             for ratio in ratios:
                 step = to_power_of_two(widest.reshape(-1, 1) * ratio, self.config.power_of_two)
-                errors.append(((rows / step + 0.5).floor().clamp(-top, top) * step - rows).square().sum(1))
+                errors.append(((rows / step + 0.5).floor_().clamp_(-top, top).mul_(step) - rows).square_().sum(1))
             found = widest.reshape(-1) * ratios[torch.stack(errors).argmin(0)]
         return found.clamp_min(1e-12).reshape(widest.shape)
 
@@ -343,7 +355,7 @@ class WeightQuantiser(nn.Module):
         if self.config.range == "learnt" and torch.is_grad_enabled():
             gain = 1.0 / math.sqrt(w.numel() * high)
             step = (step - step * gain).detach() + step * gain
-            return round_half_up(w / step).clamp(low, high) * step
+            return round_half_up((w / step).clamp(low, high)) * step
         quantised: Tensor = _FakeQuantise.apply(w, step.detach(), zero, low, high)
         return quantised
 

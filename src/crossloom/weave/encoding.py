@@ -46,7 +46,7 @@ def fields(bits: int, width: int, signed: bool) -> tuple[Field, ...]:
     return (*low, Field(bits - 1, 1, -1)) if signed else tuple(low)
 
 
-def pieces(values: Integer[np.ndarray, ...], cut: tuple[Field, ...]) -> list[Integer[np.ndarray, ...]]:
+def pieces(values: Integer[np.ndarray, "..."], cut: tuple[Field, ...]) -> list[Integer[np.ndarray, "..."]]:
     """The unsigned piece of every value for every field (values in two's complement)."""
     return [(values >> f.lsb) & ((1 << f.width) - 1) for f in cut]
 

@@ -78,19 +78,19 @@ class Multiply(Elementwise):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scale(Elementwise):
-    """Per-channel affine map, y = clip(sign_c·rescale_c(x − z) + offset_c + zero_point).
+    """Per-channel affine map, y = clip(((x − z)·m_c + offset_c + ½·2^{s_c}) >> s_c + zero_point).
 
     A batch norm that no layer could take in.
 
     Attributes:
-        rescale: one factor per channel (axis 1).
-        sign: int64 (C,), ±1, or 0 for a channel that only has its offset.
-        offset: int64 (C,), in output steps.
+        multiplier: int64 (C,) along axis 1, of either sign, or 0 for a channel that only has its offset.
+        offset: int64 (C,), in 2^−s_c output steps.
+        shift: int64 (C,), non-negative.
     """
 
-    rescale: Rescale
-    sign: np.ndarray
+    multiplier: np.ndarray
     offset: np.ndarray
+    shift: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

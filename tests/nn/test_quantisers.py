@@ -1,0 +1,196 @@
+"""Quantisers: fake-quantised values are exactly scale·(codes − zero), gradients are straight through."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from crossloom.errors import InputError
+from crossloom.nn import Conv2d, Linear, MatrixWeave, Quantiser, QuantiserConfig, WeightQuantiser
+from crossloom.nn.quantisers import to_power_of_two
+from crossloom.weave import Factor, InputTransform
+
+RANGES = ["minmax", "percentile", "mse", "learnt"]
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(
+    st.integers(1, 8), st.sampled_from(RANGES), st.booleans(), st.booleans(), st.sampled_from(["off", "nearest", "up"]),
+    st.integers(0, 10**6),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_weights_are_their_codes_times_the_step(
+    bits: int, how: str, per_channel: bool, symmetric: bool, two: str, seed: int
+) -> None:
+    if not symmetric:
+        per_channel, how = False, "minmax"
+    if how == "learnt":
+        per_channel = False
+    config = QuantiserConfig(bits=bits, range=how, per_channel=per_channel, symmetric=symmetric, power_of_two=two)  # type: ignore[arg-type]
+    quantiser = WeightQuantiser(config).double()
+    w = draw(seed, 5, 3, 2)
+    with torch.no_grad():
+        fake = quantiser(w)
+    q = quantiser.quantise(w)
+    scale = q.scale.view(-1, 1, 1) if per_channel else q.scale
+    assert torch.allclose(fake, (q.codes - q.zero_point) * scale, rtol=1e-12, atol=0)
+    if bits == 1:
+        assert set(q.codes.unique().tolist()) <= {-1, 1}
+    elif symmetric:
+        assert int(q.codes.abs().max()) <= (1 << (bits - 1)) - 1
+    else:
+        assert 0 <= int(q.codes.min())
+        assert int(q.codes.max()) < 1 << bits
+    if two != "off":
+        assert torch.equal(torch.log2(q.scale), torch.log2(q.scale).round())
+    if how == "minmax" and two != "nearest" and bits > 1:  # nothing is clipped: no error above half a step
+        slack = 1.0 if not symmetric else 0.5
+        assert bool(((fake - w).abs() <= scale * (slack + 1e-9)).all())
+
+
+@given(st.integers(2, 8), st.integers(0, 10**6), st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_the_least_error_step_beats_the_widest(bits: int, seed: int, per_channel: bool) -> None:
+    w = draw(seed, 4, 50)
+    errors = {}
+    for how in ("minmax", "mse"):
+        quantiser = WeightQuantiser(QuantiserConfig(bits=bits, range=how, per_channel=per_channel)).double()  # type: ignore[arg-type]
+        with torch.no_grad():
+            errors[how] = float((quantiser(w) - w).square().sum())
+    assert errors["mse"] <= errors["minmax"] * (1 + 1e-9)
+
+
+def test_ternary_follows_its_paper() -> None:
+    """Li et al. 2016: threshold 0.7·E|w|, scale the mean magnitude of what is kept."""
+    w = torch.tensor([[0.1, -0.2, 1.0, -2.0]])
+    q = WeightQuantiser(QuantiserConfig(bits=2, ternary=True)).quantise(w)
+    assert q.codes.tolist() == [[0, 0, 1, -1]]
+    assert q.scale.item() == pytest.approx(1.5)
+
+
+def test_binary_follows_its_paper() -> None:
+    """Rastegari et al. 2016: sign(w)·E|w|."""
+    w = torch.tensor([[0.5, -1.5], [0.0, 2.0]])
+    q = WeightQuantiser(QuantiserConfig(bits=1, per_channel=True)).quantise(w)
+    assert q.codes.tolist() == [[1, -1], [1, 1]]
+    assert q.scale.tolist() == [1.0, 1.0]
+
+
+@given(st.floats(1e-6, 1e6))
+def test_powers_of_two(scale: float) -> None:
+    up = to_power_of_two(torch.tensor(scale, dtype=torch.float64), "up").item()
+    near = to_power_of_two(torch.tensor(scale, dtype=torch.float64), "nearest").item()
+    assert math.log2(up) == round(math.log2(up))
+    assert scale * (1 - 1e-6) <= up < 2 * scale * (1 + 1e-6)
+    assert abs(math.log2(near / scale)) <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("how", RANGES)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_activations_are_on_the_grid_of_their_format(how: str, symmetric: bool, low: float) -> None:
+    quantiser = Quantiser(QuantiserConfig(bits=5, range=how, symmetric=symmetric)).double()  # type: ignore[arg-type]
+    x = draw(3, 1000).clamp_min(low)
+    assert torch.equal(quantiser(x), x)
+    quantiser.calibrate()
+    with torch.no_grad():
+        codes = quantiser(x) / quantiser.format.scale + quantiser.format.zero_point
+    form = quantiser.format
+    assert torch.allclose(codes, codes.round(), atol=1e-9)
+    assert codes.min() >= form.low - 1e-9
+    assert codes.max() <= form.high + 1e-9
+    assert form.signed == (symmetric and low < 0)
+    assert (form.zero_point != 0) == (not symmetric and low < 0)
+
+
+def test_rounding_is_half_up_not_half_even() -> None:
+    quantiser = Quantiser(QuantiserConfig(bits=4))
+    quantiser(torch.tensor([0.0, 15.0]))
+    quantiser.calibrate()
+    assert quantiser(torch.tensor([0.5, 1.5, 2.5, 3.49])).tolist() == [1.0, 2.0, 3.0, 3.0]
+
+
+def test_gradients_pass_inside_the_range_and_stop_outside() -> None:
+    quantiser = Quantiser(QuantiserConfig(bits=4))
+    quantiser(torch.tensor([0.0, 15.0]))
+    quantiser.calibrate()
+    x = torch.tensor([-3.0, 0.2, 7.7, 15.4, 99.0], requires_grad=True)
+    quantiser(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+
+
+def test_learnt_steps_follow_lsq() -> None:
+    """Esser et al. 2020, eq. 3: ∂x̂/∂s is round(x/s) − x/s inside, the bound outside, scaled by 1/√(N·Q)."""
+    quantiser = Quantiser(QuantiserConfig(bits=4, range="learnt")).double()
+    quantiser(torch.linspace(0, 15, 64, dtype=torch.float64))
+    quantiser.calibrate()
+    with torch.no_grad():
+        quantiser.scale.fill_(1.0)
+    x = torch.tensor([[0.3, 7.6, 40.0]], dtype=torch.float64)
+    quantiser(x).sum().backward()
+    assert quantiser.scale.grad is not None
+    expected = ((0 - 0.3) + (8 - 7.6) + 15) / math.sqrt(3 * 15)
+    assert quantiser.scale.grad.item() == pytest.approx(expected)
+
+
+def test_uncalibrated_or_broken_is_an_error() -> None:
+    quantiser = Quantiser(QuantiserConfig())
+    with pytest.raises(InputError, match="not calibrated"):
+        _ = quantiser.format
+    with pytest.raises(InputError, match="no data"):
+        quantiser.calibrate()
+    with pytest.raises(InputError, match="NaN"):
+        quantiser(torch.tensor([float("nan")]))
+    with pytest.raises(InputError, match="per_channel"):
+        WeightQuantiser(QuantiserConfig(per_channel=True, symmetric=False))
+    with pytest.raises(InputError, match="ternary"):
+        WeightQuantiser(QuantiserConfig(bits=3, ternary=True))
+
+
+@given(st.integers(1, 3), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=25)
+def test_a_woven_weight_trains_as_pt_c(groups: int, seed: int) -> None:
+    """W_eff = Pᵀ·fakequant(C), and the gradient of C is P·dL/dW (METHODS §AAT)."""
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randint(-3, 4, (4, 2 * 9), generator=generator).numpy()
+    one = InputTransform(18, (Factor.of("moments", matrix),))
+    layer = Conv2d(2 * groups, 3 * groups, 3, groups=groups, bias=False).double()
+    layer.weave = MatrixWeave(one).double()
+    layer.weight = torch.nn.Parameter(torch.randn(3 * groups, 4, generator=generator, dtype=torch.float64))
+    layer.weight_quantiser.enabled = False
+    x = torch.randn(2, 2 * groups, 5, 5, generator=generator, dtype=torch.float64)
+    dense = (layer.weight.detach() @ torch.from_numpy(matrix).double()).view(layer.weight_shape).requires_grad_()
+    expected = torch.nn.functional.conv2d(x, dense, groups=groups)
+    got = layer(x)
+    assert torch.allclose(got, expected)
+    got.square().sum().backward()
+    expected.square().sum().backward()
+    assert dense.grad is not None
+    assert layer.weight.grad is not None
+    assert torch.allclose(layer.weight.grad, dense.grad.flatten(1) @ torch.from_numpy(matrix).double().T)
+    assert layer.weave.transform(groups).inputs == 18 * groups
+
+
+def test_shaping_and_disturbance_hook_in() -> None:
+    class Zero(torch.nn.Module):
+        def forward(self, w: Tensor) -> Tensor:
+            return w * torch.tensor([[1.0], [0.0]])
+
+    class Shift(torch.nn.Module):
+        def forward(self, w: Tensor) -> Tensor:
+            return w + 1
+
+    layer = Linear(3, 2, bias=False)
+    layer.shaping.append(Zero())
+    layer.weight_quantiser.enabled = False
+    x = torch.ones(1, 3)
+    assert layer(x)[0, 1] == 0
+    layer.disturbance = Shift()
+    assert layer(x)[0, 1] == 3
