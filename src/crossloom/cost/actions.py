@@ -451,7 +451,7 @@ def _digital_work(node: Node, sources: tuple[Node, ...]) -> list[Work]:
         case Scale():
             moved = float(np.count_nonzero(node.offset) / max(len(node.offset), 1))
             return [
-                scaled(node.rescale, values, bits),
+                scaled(Rescale(np.abs(node.multiplier), node.shift), values, bits),
                 Work(Action.DIGITAL_ADD, values * moved, bits + MULTIPLIER_BITS),
                 closes,
             ]

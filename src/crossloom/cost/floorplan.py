@@ -66,7 +66,7 @@ class FloorPlan:
         self.clock = hierarchy.network_clock or clock
         self.bandwidth = hierarchy.link_bits * self.clock
 
-    def position(self, tile: Integer[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def position(self, tile: Integer[np.ndarray, "..."]) -> tuple[np.ndarray, np.ndarray]:
         """(x, y) of tiles on the mesh."""
         y, x = np.divmod(tile, self.side)
         return np.where(y % 2 == 1, self.side - 1 - x, x), y
