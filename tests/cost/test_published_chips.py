@@ -97,12 +97,19 @@ def test_fewer_bits_raise_the_peak_rate() -> None:
 
 
 def test_the_device_alone_separates_the_four_memories() -> None:
-    """RRAM, SOT, STT and SRAM variants differ in cells, write circuits and the wires and pulse that follow them."""
+    """RRAM, SOT, STT and SRAM variants differ in cells, read and write circuits and the wires that follow the cells."""
     shared = ("adc", "sample_hold", "shift_add", "input_register", "output_register", "buffer")
-    base = peak(load("rram-binary"))
+    base = load("rram-binary")
+    reference = peak(base)
     for name in ("sot-mram", "stt-mram", "sram-cim"):
-        other = peak(load(name))
+        chip = load(name)
+        other = peak(chip)
         for part in shared:
-            assert other.area[part] == pytest.approx(base.area[part]), (name, part)
-        assert other.area["crossbar"] > base.area["crossbar"]
-        assert other.power["cells"] / other.tile.rate < base.power["cells"] / base.tile.rate
+            assert other.area[part] == pytest.approx(reference.area[part]), (name, part)
+        cells = chip.device.cell_area_f2 / base.device.cell_area_f2
+        assert other.area["crossbar"] / reference.area["crossbar"] == pytest.approx(cells)
+        energy = [
+            d.read_voltage**2 * d.read_pulse * (1 / d.r_on + 1 / d.r_off) for d in (chip.device, base.device)
+        ]  # fmt: skip
+        per_operation = (other.power["cells"] / other.tile.rate) / (reference.power["cells"] / reference.tile.rate)
+        assert per_operation == pytest.approx(energy[0] / energy[1])

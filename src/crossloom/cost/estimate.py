@@ -93,9 +93,8 @@ class _Report:
         number: dict[str, float] = {}
         share = {"array": 0.0, "macro": 0.0, "tile": 0.0}
         if node.geometry is not None and node.owner and self.mapping.macros:
-            macros = self._macros(node)
-            share = {"array": float(node.geometry.macro.size), "macro": float(macros)}
-            share["tile"] = macros * self.mapping.tiles / self.mapping.macros
+            share = {level: float(number) for level, number in node.geometry.instances.items()}
+            share["tile"] = share["macro"] * self.mapping.tiles / self.mapping.macros
         for name, part in self.parts.by_name.items():
             if part.level == "chip":
                 continue
@@ -109,10 +108,6 @@ class _Report:
             if count:
                 area[name], leakage[name], number[name] = count * sized.area, count * sized.leakage, count
         return area, leakage, number
-
-    def _macros(self, node: NodeWork) -> int:
-        assert node.geometry is not None
-        return len({int(macro) for macro in node.geometry.macro.reshape(-1)})
 
     def build(self) -> CostReport:
         """The report."""
@@ -155,7 +150,8 @@ class _Report:
             name=node.name, kind=node.kind, crossbars=arrays,
             rows=mapped.layer.groups * mapped.layer.core.shape[1] if mapped else 0,
             columns=mapped.layer.groups * mapped.layer.core.shape[2] if mapped else 0,
-            macros=self._macros(node) if mine else 0, copies=copies, positions=node.positions,
+            macros=node.geometry.instances["macro"] if mine and node.geometry else 0, copies=copies,
+            positions=node.positions,
             digits=len(mapped.digits) if mapped else 0, cycles=-(-node.positions // copies) * node.reads,
             macs=node.macs, utilisation=mine.used_cells * copies / (arrays * size) if mine and arrays else 0.0,
             busy=time.compute / interval if mapped and interval else 0.0,

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Integer
 
 from crossloom.mapping import Block, LayerMapping, Mapping
 
@@ -60,6 +60,11 @@ class Geometry:
     def windows(self) -> Integer[np.ndarray, " blocks"]:
         """Row groups of each block, read one after another."""
         return -(-self.rows // self.mapped.array.active_rows)
+
+    @cached_property
+    def instances(self) -> dict[str, int]:
+        """Arrays, macros and tiles that hold the layer, all copies; a tile may hold other layers too."""
+        return {"array": self.macro.size, "macro": len(np.unique(self.macro)), "tile": len(np.unique(self.tile))}
 
     @cached_property
     def band_groups(self) -> int:
@@ -141,8 +146,8 @@ class Geometry:
                 found += [(copy, int(a), int(b), columns) for a, b in pairwise(chain)]
         return found
 
-    def tiles_of_band(self) -> Float[np.ndarray, "pairs two"]:
-        """(tile, band) pairs over all copies, each once, as int64."""
+    def tiles_of_band(self) -> Integer[np.ndarray, "pairs two"]:
+        """(tile, band) pairs over all copies, each once."""
         copies = np.broadcast_to(self.band, self.tile.shape)
         pairs = np.stack([self.tile.reshape(-1), copies.reshape(-1)], axis=1)
         return np.unique(pairs, axis=0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from crossloom.cost.report import Programming
 from crossloom.hardware import Action, Component
-from crossloom.mapping import Mapping
+from crossloom.mapping import Block, LayerMapping, Mapping
 
 
 def programming(mapping: Mapping, parts: Dictionary[str, Component]) -> Programming:
@@ -22,10 +22,7 @@ def programming(mapping: Mapping, parts: Dictionary[str, Component]) -> Programm
     device, array = mapping.chip.device, mapping.chip.array
     cells = 0
     rows_of_tile: dict[int, int] = {}
-    shapes = {
-        name: [(len(layer.core_rows(b)), len(layer.core_columns(b)) * layer.code.columns) for b in layer.blocks]
-        for name, layer in mapping.layers.items()
-    }
+    shapes = {name: [_shape(layer, block) for block in layer.blocks] for name, layer in mapping.layers.items()}
     for placed in mapping.arrays:
         rows, columns = shapes[placed.layer][placed.block]
         cells += rows * columns
@@ -44,3 +41,9 @@ def programming(mapping: Mapping, parts: Dictionary[str, Component]) -> Programm
         dram_bits=bits,
         endurance_used=device.write_pulses / device.endurance,
     )
+
+
+def _shape(layer: LayerMapping, block: Block) -> tuple[int, int]:
+    """Array rows and physical columns that a block takes."""
+    groups, rows, columns = (stop - start for start, stop in (block.groups, block.rows, block.columns))
+    return groups * rows, groups * columns * layer.code.columns

@@ -72,10 +72,7 @@ class Clockwork:
         count = float(part.count) if isinstance(part.count, float | int) else 1.0
         if node.geometry is None or part.level == "chip":
             return count
-        tiles = {int(t) for t in node.geometry.tile.reshape(-1)}
-        macros = {int(m) for m in node.geometry.macro.reshape(-1)}
-        number = {"array": node.geometry.macro.size, "macro": len(macros), "tile": len(tiles)}[part.level]
-        return count * max(number, 1)
+        return count * max(node.geometry.instances[part.level], 1)
 
     def _occupied(self, part: Component, node: NodeWork) -> float:
         """Seconds of one unit's work for one image."""
