@@ -18,7 +18,8 @@ import torch
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping
 from crossloom.simulate import planes
-from crossloom.simulate.adc import Adc, multiply_shift, signed_digits
+from crossloom.simulate.adc import Adc
+from crossloom.simulate.converter import Converter, compiled
 from crossloom.simulate.engine import Kernel, Settings, mapped
 from crossloom.simulate.lanes import PLANE, WORDS
 from crossloom.simulate.integer import IntegerEngine, RowSource, columns_first
@@ -166,22 +167,6 @@ def _slot_index(slot_start: np.ndarray, number: dict[tuple[int, int, int], int],
     return int(slot_start[read.slot[0] // per_block]) + number[read.slot]
 
 
-def converter_words(adc: Adc, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays `converter` and `terms` of `planes.convert` for reads from 0 to `high`."""
-    m, c, k = multiply_shift(adc, high)
-    digits = signed_digits(m)
-    ends = (c, high * m + c)
-    reach = max(ends[1], -ends[0] - 1, 1).bit_length()
-    bits = max(int(adc.code(np.array([high])).max()).bit_length(), 1)
-    negative = int(ends[0] < 0)
-    width = max(reach, k + bits) + negative
-    plain = (m, c, k) == (1, 0, 0)
-    if plain:
-        width = max(high.bit_length(), bits)
-    words = np.array([c, k, width, bits, 0 if plain else negative, int(plain)], np.int64)
-    return words, np.array(digits or [(0, 1)], np.int64)
-
-
 class CrossbarEngine:
     """The bit-sliced crossbar."""
 
@@ -218,11 +203,10 @@ class _Crossbar:
         self.fields = mapping.digits
         self.digits = np.array([(d.lsb, d.sign) for d in mapping.digits], np.int64)
         self.digit_bits = max(d.width for d in mapping.digits)
-        self.converter, self.factors = converter_words(adc, self.plan.largest_read)
-        top_code = int(adc.code(np.array([self.plan.largest_read])).max())
-        self.slot_planes = max((top_code * self.plan.reads_per_slot).bit_length(), 1)
-        self.read_planes = max(self.plan.largest_read.bit_length(), 1)
-        self._sizes(mapping, top_code)
+        converter = Converter.of(adc, self.plan.largest_read, self.plan.reads_per_slot)
+        self.read_planes, self.slot_planes = converter.planes, converter.accumulator
+        self.converter = compiled(converter)
+        self._sizes(mapping, converter.top)
 
     def _sizes(self, mapping: LayerMapping, top_code: int) -> None:
         shift, sign = self.plan.slots[:, 1], self.plan.slots[:, 2]
@@ -315,7 +299,7 @@ class _Crossbar:
         high = np.empty((p.outputs if wide else 0, count if wide else 0), np.int32)
         planes.read_columns(
             packed, p.read_start, p.read_slot, p.term_start, p.terms, p.rows, p.slot_start, p.slots,
-            self.digits, sizes, self.converter, self.factors, low, high,
+            self.digits, sizes, self.converter.address, low, high,
         )  # fmt: skip
         planes.finish(
             low, high, p.count, self.adc.step, self.adc.low, self.adc.denominator, sums,

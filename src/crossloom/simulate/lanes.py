@@ -116,21 +116,24 @@ def _binary(name: str):
 both, either, differ = _binary("and_"), _binary("or_"), _binary("xor")
 
 
-def _ternary(table: int):
-    """Bit i of `table` is the result for the inputs whose bits, a first, read i."""
+def _ternary_call(builder, table, *operands):
+    """Bit i of `table` is the result for the inputs whose bits, the first operand's highest, read i."""
+    kind = ir.FunctionType(_REGISTER, [_REGISTER, _REGISTER, _REGISTER, ir.IntType(32)])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pternlog.q.512")
+    halves = []
+    for start in (0, 8):
+        part = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(start, start + 8)))
+        registers = [builder.shuffle_vector(v, v, part) for v in operands]
+        halves.append(builder.call(function, [*registers, ir.IntType(32)(table)]))
+    whole = ir.Constant(ir.VectorType(ir.IntType(32), WORDS), list(range(WORDS)))
+    return builder.shuffle_vector(*halves, whole)
 
+
+def _ternary(table: int):
     @intrinsic
     def operation(typingctx, a, b, c):
         def generate(context, builder, signature, arguments):
-            kind = ir.FunctionType(_REGISTER, [_REGISTER, _REGISTER, _REGISTER, ir.IntType(32)])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pternlog.q.512")
-            halves = []
-            for start in (0, 8):
-                part = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(start, start + 8)))
-                operands = [builder.shuffle_vector(v, v, part) for v in arguments]
-                halves.append(builder.call(function, [*operands, ir.IntType(32)(table)]))
-            whole = ir.Constant(ir.VectorType(ir.IntType(32), WORDS), list(range(WORDS)))
-            return builder.shuffle_vector(*halves, whole)
+            return _ternary_call(builder, table, *arguments)
 
         return lanes(lanes, lanes, lanes), generate
 
@@ -161,6 +164,69 @@ else:
         return differ(half, c), either(both(a, b), both(half, c))
 
     ripple = add
+
+
+class Logic:
+    """Straight-line code on planes, made from Python: constants are folded, full adders are ternary logic if there is any."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+        self.constants = {0: ir.Constant(_VECTOR, None), 1: ir.Constant(_VECTOR, [-1] * WORDS)}
+
+    def constant(self, bit: int) -> Any:
+        """A plane of one bit."""
+        return self.constants[bit]
+
+    def known(self, plane: Any) -> int | None:
+        """The bit of a constant plane."""
+        return next((bit for bit, value in self.constants.items() if value is plane), None)
+
+    def load(self, address: Any, plane: int) -> Any:
+        """Plane number `plane` at an address."""
+        at = self.builder.add(address, _WORD(plane * PLANE))
+        return self.builder.load(self.builder.inttoptr(at, _VECTOR.as_pointer()), align=_ALIGN)
+
+    def store(self, address: Any, plane: int, value: Any) -> None:
+        """Write a plane."""
+        at = self.builder.add(address, _WORD(plane * PLANE))
+        self.builder.store(value, self.builder.inttoptr(at, _VECTOR.as_pointer()), align=_ALIGN)
+
+    def xor(self, a: Any, b: Any) -> Any:
+        """a ⊕ b."""
+        for x, y in ((a, b), (b, a)):
+            if self.known(x) == 0:
+                return y
+            if self.known(x) == 1 and self.known(y) is not None:
+                return self.constant(1 - int(self.known(y) or 0))
+        return self.builder.xor(a, b)
+
+    def both(self, a: Any, b: Any) -> Any:
+        """a ∧ b."""
+        for x, y in ((a, b), (b, a)):
+            if self.known(x) is not None:
+                return y if self.known(x) else x
+        return self.builder.and_(a, b)
+
+    def either(self, a: Any, b: Any) -> Any:
+        """a ∨ b."""
+        for x, y in ((a, b), (b, a)):
+            if self.known(x) is not None:
+                return x if self.known(x) else y
+        return self.builder.or_(a, b)
+
+    def add(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        """Full adder: (sum, carry)."""
+        planes = sorted((a, b, c), key=lambda plane: self.known(plane) is None)
+        if self.known(planes[0]) == 0:
+            return self.xor(planes[1], planes[2]), self.both(planes[1], planes[2])
+        if self.known(planes[0]) == 1:
+            half = self.xor(planes[1], planes[2])
+            return self.xor(half, self.constant(1)), self.either(planes[1], planes[2])
+        if _has_ternary_logic():
+            return _ternary_call(self.builder, 0x96, a, b, c), _ternary_call(self.builder, 0xE8, a, b, c)
+        half = self.builder.xor(a, b)
+        carry = self.builder.or_(self.builder.and_(a, b), self.builder.and_(half, c))
+        return self.builder.xor(half, c), carry
 
 
 @intrinsic

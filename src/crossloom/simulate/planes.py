@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from crossloom.simulate.converter import call
 from crossloom.simulate.gather import fill_row
 from crossloom.simulate.lanes import PLANE, WORDS, add, add_bits, both, differ, either, fill, gather_bits, load, load_at, ripple, store
 
@@ -217,46 +218,6 @@ def subtract_planes(target, stop, source, count):
 
 
 @njit(**OPTIONS)
-def product_planes(p, planes, constant, width, terms, work):
-    """`width` planes at `work` = p·m + constant; `terms` are the signed digits of m, the first positive."""
-    carry = fill(ZERO)
-    left = terms[0, 0]
-    for j in range(left):
-        store(work + PLANE * j, fill(ONES if (constant >> j) & 1 else ZERO))
-    for j in range(left, min(left + planes, width)):
-        bit = fill(ONES if (constant >> j) & 1 else ZERO)
-        total, carry = ripple(load(p + PLANE * (j - left)), bit, carry)
-        store(work + PLANE * j, total)
-    for j in range(left + planes, width):
-        bit = fill(ONES if (constant >> j) & 1 else ZERO)
-        store(work + PLANE * j, differ(bit, carry))
-        carry = both(bit, carry)
-    for t in range(1, len(terms)):
-        if terms[t, 1] > 0:
-            add_planes(work + PLANE * terms[t, 0], work + PLANE * width, p, planes)
-        else:
-            subtract_planes(work + PLANE * terms[t, 0], work + PLANE * width, p, planes)
-
-
-@njit(**OPTIONS)
-def add_code(target, stop, product, right, bits, width, signed):
-    """Planes target … stop += clip(product >> right, 0, 2^bits − 1), the product being `width` planes."""
-    over, carry, keep = fill(ZERO), fill(ZERO), fill(ONES)
-    for j in range(right + bits, width - signed):
-        over = either(over, load(product + PLANE * j))
-    if signed:
-        keep = differ(keep, load(product + PLANE * (width - 1)))
-    product += PLANE * right
-    for j in range(bits):
-        code = both(either(load(product), over), keep)
-        total, carry = ripple(load(target), code, carry)
-        store(target, total)
-        target += PLANE
-        product += PLANE
-    carry_up(target, stop, carry)
-
-
-@njit(**OPTIONS)
 def shift_add_words(w, target, planes, words, source, count, sign):
     """Planes of `words` words from w[target] ± `count` whole planes, of which `words` words count, from w[source]."""
     flip = ZERO if sign > 0 else ONES
@@ -300,7 +261,6 @@ def read_columns_task(
     digits,
     sizes,
     converter,
-    factors,
     low,
     high,
 ):
@@ -313,13 +273,11 @@ def read_columns_task(
     wide = high.shape[0] > 0
     chunk, block = divmod(task, blocks)
     first_slot, slot_count = slot_start[block], slot_start[block + 1] - slot_start[block]
-    slot = WORDS * (read_planes + 80)
+    slot = WORDS * (read_planes + 16)
     total = slot + WORDS * slot_count * slot_planes
     w = aligned(total + per_block * sum_planes * words)
     p = w.ctypes.data
-    part, work, slot_address = p + PLANE * (read_planes + 8), p + PLANE * (read_planes + 16), p + 8 * slot
-    product = p if converter[5] else work
-    constant, right, width, code_planes, signed = converter[0], converter[1], converter[2], converter[3], converter[4]
+    part, slot_address = p + PLANE * (read_planes + 8), p + 8 * slot
     list_address, packed_address = rows.ctypes.data, packed.ctypes.data
     for v in range(vectors):
         w[slot:total] = ZERO
@@ -335,10 +293,7 @@ def read_columns_task(
                     for i in range(t, t_stop):
                         count_rows(base, list_address + 4 * terms[i, 0], list_address + 4 * terms[i, 1], part)
                         add_planes(p + PLANE * (bit + terms[i, 2]), p + PLANE * read_planes, part, 8)
-            if not converter[5]:
-                product_planes(p, read_planes, constant, width, factors, work)
-            target = slot_address + PLANE * read_slot[read] * slot_planes
-            add_code(target, target + PLANE * slot_planes, product, right, code_planes, width, signed)
+            call(converter, p, slot_address + PLANE * read_slot[read] * slot_planes)
         for s in range(slot_count):
             output, left, sign = slots[first_slot + s, 0], slots[first_slot + s, 1], slots[first_slot + s, 2]
             source, target = slot + WORDS * s * slot_planes, total + output * sum_planes * words
@@ -378,7 +333,6 @@ def read_columns(
     digits,
     sizes,
     converter,
-    factors,
     low,
     high,
 ):
@@ -393,8 +347,7 @@ def read_columns(
         slot_start, slots: a block's accumulators: int64 (S, 3): output, shift and sign of the column's gain.
         digits: int64 (D, 2): shift and sign of each digit.
         sizes: int64: outputs a block, words a digit, planes of a read, of a column's accumulator, of an output's sum.
-        converter, factors: c, k, planes of the product and of the code, 1 if the product can be negative, 1 if it is p itself;
-            the signed digits of m.
+        converter: address of the compiled converter (`crossloom.simulate.converter`).
         low: int32 (outputs, positions): Σ gain·weight·code, or its low 30 bits where `high` is not empty.
         high: int32 (outputs, positions) or (0, 0): the bits above.
     """
@@ -412,7 +365,6 @@ def read_columns(
             digits,
             sizes,
             converter,
-            factors,
             low,
             high,
         )
