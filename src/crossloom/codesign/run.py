@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from crossloom.codesign.config import RunConfig, file_sha256
 from crossloom.codesign.evaluation import Outputs, agreement, outputs
@@ -179,12 +179,10 @@ class Job:
         """Cost, and the record of the whole run."""
         from crossloom.cost import estimate, measure
 
-        with self.stage("cost", "area, energy, latency"):
-            loader = self.data.calibration_loader(
-                min(ACTIVITY_IMAGES, len(self.data.train.labels)), seed=self.config.seed
-            )
-            activity = measure(self.chip.mapping, torch.cat([images for images, _ in loader]))
+        with self.stage("cost", "area, energy, latency") as outcome:
+            activity = measure(self.chip.mapping, activity_images(self.data, self.config.seed))
             cost = estimate(self.chip.mapping, activity).to_dict()
+            outcome.append(f"{1e6 * cost['area_m2']:.3g} mm², {1e6 * cost['energy_j']:.3g} µJ an image")
         found = {rung: self.evaluate(rung) for rung in self.rungs}
         config, data, total = self.config, self.data, len(self.data.test.labels)
         notes = [*data.notes]
@@ -233,6 +231,12 @@ class Job:
 def agreements(found: dict[Rung, Outputs]) -> dict[str, Agreement]:
     """Agreement of every two neighbouring rungs."""
     return {f"{a}={b}": agreement(found[a], found[b]) for a, b in pairwise(found)}
+
+
+def activity_images(data: DataSet, seed: int) -> Tensor:
+    """Training images from which the cost model takes the statistics of inputs."""
+    loader = data.calibration_loader(min(ACTIVITY_IMAGES, len(data.train.labels)), seed=seed)
+    return torch.cat([images for images, _ in loader])
 
 
 def parameters(network: nn.Module) -> int:

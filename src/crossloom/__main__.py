@@ -1,0 +1,7 @@
+"""`python -m crossloom`."""
+
+import sys
+
+from crossloom.cli import main
+
+sys.exit(main())

@@ -1,0 +1,153 @@
+"""`simulate` and `cost`: looking at compiled chips."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossloom.cli import options as o
+from crossloom.cli.jobs import machine
+from crossloom.cli.output import Output
+from crossloom.errors import InputError
+
+if TYPE_CHECKING:
+    from crossloom.codesign.targets import Target
+    from crossloom.cost import CostReport
+
+
+def simulate(
+    target: Annotated[str, typer.Argument(metavar="RUN|CHIP", help="A run's folder or name, or a chip file.")],
+    rung: Annotated[str, typer.Option("--rung", "-r", metavar="NAME", help="float, integer or crossbar.")] = "crossbar",
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Test images; default all.")] = None,
+    data: o.Data = None,
+    data_dir: o.DataDir = None,
+    normalisation: o.Normalisation = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> Output:
+    """Run a compiled chip on test images at one rung of the fidelity ladder.
+
+    [dim]crossloom simulate demo-1a2b3c4d --rung crossbar --limit 100
+    crossloom simulate chip.safetensors --data mnist --data-dir ~/data[/dim]
+    """
+    from crossloom.cli.screen import Screen
+    from crossloom.codesign import outputs
+    from crossloom.codesign.machine import check
+    from crossloom.codesign.machine import threads as with_threads
+    from crossloom.codesign.targets import open_target
+    from crossloom.compiled import RUNGS
+
+    if rung not in RUNGS:
+        raise InputError.choice("--rung", rung, RUNGS)
+    if limit is not None and limit < 1:
+        raise InputError("--limit", limit, "at least 1 image")
+    place = machine(device, threads, data_dir)
+    check(place)
+    found = open_target(target)
+    images = found.data(data, place.data_dir, normalisation)
+    if rung == "float" and found.job is not None:
+        found.chip.module = found.job.network
+    with Screen(quiet) as screen, with_threads(threads):
+        screen.begin(rung, f"{found.chip.program.name} on {images.name}")
+        started = time.monotonic()
+        on = "cuda" if device == "cuda" and rung != "float" else "cpu"
+        made = outputs(found.chip, rung, images, limit, device=on, tick=screen.tick)
+        seconds = time.monotonic() - started
+    record = {
+        "name": found.chip.program.name,
+        "rung": rung,
+        "accuracy": made.accuracy,
+        "images": made.images,
+        "seconds": seconds,
+        "data": images.name,
+        "data_fingerprint": images.fingerprint(),
+        "hardware": found.chip.hardware.name,
+        "crossbars": found.chip.crossbars,
+        **identity(found),
+    }
+
+    def view() -> Any:
+        from crossloom.cli import views
+
+        return views.simulation(record)
+
+    return Output(record, view)
+
+
+def cost(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN|CHIP]…", help="A run or a chip file; two are compared side by side."),
+    ] = None,
+    network: o.Network = None,
+    data: o.Data = None,
+    data_dir: o.DataDir = None,
+    hardware: o.Hardware = None,
+    set_: o.Set = None,
+    seed: o.Seed = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> Output:
+    """Area, energy and latency of a chip, by layer, component and level.
+
+    Of a run or a chip file (with --hardware or --set: of the same program on another chip), of two side by side, or
+    of a network by name, which needs neither training nor data: its weights are random then, and the output says so.
+
+    [dim]crossloom cost --network resnet18 --hardware isaac
+    crossloom cost demo-1a2b3c4d --set array.b_adc=6
+    crossloom cost demo-1a2b3c4d demo-5e6f7a8b --json[/dim]
+    """
+    from crossloom.codesign import DEFAULT_HARDWARE
+    from crossloom.codesign.targets import cost_of, on_hardware, open_target, random_chip
+    from crossloom.cost import compare
+
+    names = targets or []
+    if bool(names) == (network is not None):
+        raise InputError("target", names or None, "either a run or chip file, or --network NAME")
+    if len(names) > 2:
+        raise InputError("target", names[2], "at most two to compare")
+    found: list[Target]
+    if network is not None:
+        found = [random_chip(network, hardware or DEFAULT_HARDWARE, set_ or (), data=data, seed=seed or 0)]
+    else:
+        found = [open_target(name) for name in names]
+        for one in found:
+            if data_dir is not None and one.job is not None:
+                one.data(None, str(data_dir), None)
+            if hardware or set_:
+                one.chip = on_hardware(one.chip, hardware, set_ or ())
+    reports = [cost_of(one) for one in found]
+    records = [
+        record(name, one, report) for name, one, report in zip(names or [str(network)], found, reports, strict=True)
+    ]
+    if len(reports) == 1:
+        return Output(records[0], lambda: _with_note(reports[0].table(), found[0].note))
+    both = compare(*reports)
+    return Output({"first": records[0], "second": records[1], "ratios": both.ratios()}, both.table)
+
+
+def record(name: str, target: Target, report: CostReport) -> dict[str, Any]:
+    """A cost report with what it belongs to."""
+    return {"target": name, "note": target.note, **identity(target), **report.to_dict()}
+
+
+def identity(target: Target) -> dict[str, Any]:
+    """The hashes that every output carries."""
+    return {
+        "config_hash": target.job.config.hash if target.job else None,
+        "hardware_hash": target.chip.hardware.hash,
+        "chip_hash": target.chip.hash,
+    }
+
+
+def _with_note(table: Any, note: str) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(table, Text(f"  · {note}", style="dim")) if note else table

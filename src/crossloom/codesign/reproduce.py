@@ -1,0 +1,112 @@
+"""Reproductions of papers' tables: what there is, and how one is asked for.
+
+A package adds one by an entry point in the group `crossloom.reproductions` whose object is a `Reproduction`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from crossloom.codesign.config import Machine
+from crossloom.codesign.progress import Progress, Silent
+from crossloom.codesign.results import ResultsFile
+from crossloom.errors import InputError
+from crossloom.training import PRETRAINED, Pretrained
+
+GROUP = "crossloom.reproductions"
+"""Entry point group of reproductions."""
+
+WEIGHTS_VARIABLE = "CROSSLOOM_WEIGHTS"
+"""Environment variable that names the folder of published weights."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be reproduced, and where to compute it.
+
+    Attributes:
+        network: one of the reproduction's.
+        weights: a file of trained weights; None: the published ones in CROSSLOOM_WEIGHTS.
+        limit: test images on the crossbar rung; None: the reproduction's own choice.
+        machine: device, threads, data folder.
+        runs: where the runs' folders go.
+        fresh: start over in place of going on with a run's folder.
+        progress: who watches.
+    """
+
+    network: str
+    weights: Path | None = None
+    limit: int | None = None
+    machine: Machine = field(default_factory=Machine)
+    runs: Path = Path("runs")
+    fresh: bool = False
+    progress: Progress = field(default_factory=Silent)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A paper's tables that can be made here.
+
+    Attributes:
+        paper: short name.
+        title: of the paper, with authors, venue and year.
+        networks: what `make` takes.
+        rows: one line on what rows there are.
+        make: does it.
+    """
+
+    paper: str
+    title: str
+    networks: tuple[str, ...]
+    rows: str
+    make: Callable[[Request], ResultsFile]
+
+
+def reproductions() -> dict[str, Reproduction]:
+    """All reproductions by paper, ours and those of installed packages."""
+    from crossloom.codesign import crimp
+
+    found = {crimp.CRIMP.paper: crimp.CRIMP}
+    for point in entry_points(group=GROUP):
+        if point.name not in found:
+            found[point.name] = point.load()
+    return found
+
+
+def reproduce(paper: str, request: Request) -> ResultsFile:
+    """Make the rows of a paper for one network.
+
+    Raises:
+        InputError: no such reproduction or network (the message says what there is), or what it needs is missing.
+    """
+    known = reproductions()
+    if paper not in known:
+        there = "; ".join(f"{name}: {', '.join(r.networks)}" for name, r in known.items())
+        raise InputError("paper", paper, f"a reproduction that exists ({there})")
+    if request.network not in known[paper].networks:
+        raise InputError.choice("network", request.network, known[paper].networks)
+    return known[paper].make(request)
+
+
+def published_weights(request: Request) -> tuple[Path, Pretrained]:
+    """The weights file to start from, and what is known of the published one.
+
+    Raises:
+        InputError: no published weights for the network, or no file.
+    """
+    known = next((p for p in PRETRAINED if p.network == request.network), None)
+    if known is None:
+        raise InputError.choice("network", request.network, [p.network for p in PRETRAINED])
+    if request.weights is not None:
+        return request.weights, known
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    if folder is None:
+        raise InputError("weights", None, f"--weights {known.file} (from {known.source}), or {WEIGHTS_VARIABLE}")
+    path = Path(folder) / known.file
+    if not path.is_file():
+        raise InputError("weights", str(path), f"the file {known.file} from {known.source}")
+    return path, known
