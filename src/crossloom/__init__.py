@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crossloom.compiled import Accuracy, CompiledChip, compile, quantisation_for
     from crossloom.errors import InputError
-    from crossloom.frontend import QuantisationConfig, calibrate, convert, lower
+    from crossloom.frontend import QuantisationConfig, calibrate, convert, load_onnx, lower
     from crossloom.hardware import Chip, load
     from crossloom.mapping import balanced_duplication, map_program
     from crossloom.nn import QuantiserConfig
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Accuracy": "compiled", "CompiledChip": "compiled", "compile": "compiled", "quantisation_for": "compiled",
     "InputError": "errors", "QuantisationConfig": "frontend", "calibrate": "frontend", "convert": "frontend",
-    "lower": "frontend", "Chip": "hardware", "load": "hardware", "balanced_duplication": "mapping",
+    "load_onnx": "frontend", "lower": "frontend", "Chip": "hardware", "load": "hardware", "balanced_duplication": "mapping",
     "map_program": "mapping", "QuantiserConfig": "nn",
 }  # fmt: skip
 
 __version__ = "0.1.0"
 __all__ = [
     "Accuracy", "Chip", "CompiledChip", "InputError", "QuantisationConfig", "QuantiserConfig", "balanced_duplication",
-    "calibrate", "compile", "convert", "load", "lower", "map_program", "quantisation_for",
+    "calibrate", "compile", "convert", "load", "load_onnx", "lower", "map_program", "quantisation_for",
 ]  # fmt: skip
 
 

@@ -35,7 +35,9 @@ def coded_weights(draw: st.DrawFn) -> tuple[EncodingName, int, int, np.ndarray]:
 
 
 @given(coded_weights(), st.integers(0, 2**32 - 1))
-def test_cells_hold_the_weights_and_give_their_products(drawn: tuple[EncodingName, int, int, np.ndarray], seed: int) -> None:
+def test_cells_hold_the_weights_and_give_their_products(
+    drawn: tuple[EncodingName, int, int, np.ndarray], seed: int
+) -> None:
     encoding, bits, cell, weights = drawn
     code = weight_code(encoding, bits, cell)
     cells = code.encode(weights)

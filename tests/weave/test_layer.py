@@ -105,7 +105,9 @@ def small_program() -> Program:
             Input(name="x", inputs=(), format=form, shape=(4,)),
             Woven(name="a", inputs=("x",), format=form, shape=(4,), layer=layer),
             Add(name="b", inputs=("a", "x"), format=form, shape=(4,), low=0, high=255, multipliers=(1, 3), shift=2),
-            Lookup(name="c", inputs=("b",), format=form, shape=(4,), table=np.arange(256, dtype=np.int32), function="f"),
+            Lookup(
+                name="c", inputs=("b",), format=form, shape=(4,), table=np.arange(256, dtype=np.int32), function="f"
+            ),
         ),
         ("one", "two"),
     )

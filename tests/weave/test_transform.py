@@ -22,9 +22,7 @@ def transforms(draw: st.DrawFn, inputs: int | None = None, linear: bool = True) 
         if kind == "select":
             step = InputTransform.select(width, draw(st.lists(st.integers(0, width - 1), min_size=rows, max_size=rows)))
         elif kind == "sum":
-            step = InputTransform.sum(
-                draw(st.lists(st.integers(-1, rows - 1), min_size=width, max_size=width)), rows
-            )
+            step = InputTransform.sum(draw(st.lists(st.integers(-1, rows - 1), min_size=width, max_size=width)), rows)
         else:
             seed = draw(st.integers(0, 2**32 - 1))
             matrix = np.random.default_rng(seed).integers(-5, 6, (rows, width))

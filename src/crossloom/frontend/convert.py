@@ -384,7 +384,7 @@ def _as_one_dimensional(norm: nn.BatchNorm2d) -> Any:
     """The same batch norm for the output of a linear layer."""
     flat = nn.BatchNorm1d(norm.num_features, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
     flat.load_state_dict(norm.state_dict())
-    return flat.to(norm.running_mean).eval()  # type: ignore[arg-type]
+    return flat.to(norm.running_mean).eval()
 
 
 def _submodule(root: nn.Module, path: str) -> nn.Module | None:

@@ -94,7 +94,7 @@ class LayerMapping:
         part = self.layer.core[slice(*block.groups), slice(*block.rows), slice(*block.columns)].astype(np.int64)
         groups, rows, columns = part.shape
         if groups == 1:
-            return part[0]
+            return np.asarray(part[0])
         packed = np.zeros((groups, rows, groups, columns), np.int64)
         packed[np.arange(groups), :, np.arange(groups), :] = part
         return packed.reshape(groups * rows, groups * columns)

@@ -186,7 +186,7 @@ def balanced_duplication(program: Program, chip: Chip, crossbars: int) -> dict[s
         for name, m in mapping.layers.items()
     }
     copies = dict.fromkeys(mapping.layers, 1)
-    queue = [(-reads[name], name) for name in copies if reads[name]]
+    queue: list[tuple[float, str]] = [(-reads[name], name) for name in copies if reads[name]]
     heapq.heapify(queue)
     while queue:
         _, name = queue[0]
