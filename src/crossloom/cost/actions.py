@@ -19,8 +19,9 @@ ceil(R_b / active_rows) row groups, macros m and accumulators of A bits:
 | activation, pool, multiply | one per value that is rounded and clipped, compared, or rescaled by no power of two |
 
 An elementwise node works where the last of its operands is made and takes that one as it comes; its other operands
-and the operands of pooling come through the buffer. Reshapes, slices, pads and concatenations without rescaling only
-rename codes.
+and the operands of pooling come through the buffer. A tensor that is made on several tiles sends each reader the same
+mix of them (which channel lies where is not followed any further). Reshapes, slices, pads and concatenations without
+rescaling only rename codes.
 """
 
 from __future__ import annotations
