@@ -21,6 +21,7 @@ from crossloom.simulate import planes
 from crossloom.simulate.adc import Adc
 from crossloom.simulate.converter import Converter, compiled
 from crossloom.simulate.engine import Kernel, Settings, mapped
+from crossloom.simulate.gather import transpose
 from crossloom.simulate.lanes import PLANE, WORDS
 from crossloom.simulate.integer import IntegerEngine, RowSource, columns_first
 from crossloom.simulate.tensor import TensorEngine
@@ -258,7 +259,7 @@ class _Crossbar:
         chunk_bytes = self.digit_bits * vectors * (self.rows + 1) * PLANE
         wide = self.sum_planes > 31
         position_bytes = (8 if wide else 4) * self.plan.outputs + 8 * len(self.plan.band_start)
-        position_bytes += 0 if self.direct and fold.convolution else 8 * (self.rows + self.layer.inputs)
+        position_bytes += self.layer.inputs * x.itemsize if self.direct else 8 * (self.rows + self.layer.inputs)
         wave = max(int(self.budget // (chunk_bytes + 64 * words * position_bytes)), 1)
         wave = min(wave, -(-positions // (64 * words)))
         shape = (wave, self.digit_bits, vectors, self.rows + 1, WORDS)
@@ -285,16 +286,18 @@ class _Crossbar:
         out: torch.Tensor,
     ) -> None:
         p = self.plan
-        sums = np.zeros((len(p.band_start) - 1, count), np.int64)
+        narrow = self.direct and codes.itemsize == 1
+        sums = np.zeros((len(p.band_start) - 1, count), np.int32 if narrow else np.int64)
+        bands = p.band_rows, p.band_start, layout, packed, sums
         if self.direct and fold.convolution is not None:
-            fill = codes.dtype.type(fold.fill)
-            planes.pack_image(
-                codes, geometry.rows, geometry.shape, fill, first, first + count,
-                p.band_rows, p.band_start, layout, packed, sums,
-            )  # fmt: skip
+            border = codes.dtype.type(fold.fill)
+            planes.pack_image(codes, geometry.rows, geometry.shape, border, first, first + count, *bands)
+        elif self.direct:
+            z = transpose(codes.reshape(-1, fold.inputs)[first : first + count])
+            planes.pack_rows(z, geometry.rows[:, 0].copy(), *bands)
         else:
             z = self.source.rows(codes, fold, geometry, first, count)
-            planes.pack_rows(z, 0, count, p.band_rows, p.band_start, layout, packed, sums)
+            planes.pack_rows(z, np.arange(self.rows), *bands)
         low = np.empty((p.outputs, count), np.int32)
         high = np.empty((p.outputs if wide else 0, count if wide else 0), np.int32)
         planes.read_columns(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from crossloom.simulate.lanes import peek, poke
 from crossloom.simulate.unfold import Fold
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
@@ -87,6 +88,48 @@ def fill_row(x, channel, down, right, shape, fill, first, count, out):  # type: 
                 out[i + j] = fill
         i += length
         position += length
+
+
+@njit(**OPTIONS)
+def swap_bytes(words, step, shift, mask):
+    """One stage of an 8 × 8 byte transposition: exchange blocks of `step` bytes across the diagonal."""
+    for i in range(8):
+        if not i & step:
+            a, b = words[i], words[i + step]
+            moved = ((a >> shift) ^ b) & mask
+            words[i], words[i + step] = a ^ (moved << shift), b ^ moved
+
+
+@njit(parallel=True, **OPTIONS)
+def transpose_bytes(x, z):
+    """z = xᵀ for 8-bit codes, 8 × 8 at a time: x (P, K) uint8, z (K, P) uint8."""
+    rows, columns = x.shape
+    for tile in prange((columns + 63) // 64):
+        left = np.int64(tile) * 64
+        words = np.empty(8, np.uint64)
+        for top in range(0, rows, 8):
+            for k in range(left, min(left + 64, columns), 8):
+                if top + 8 > rows or k + 8 > columns:
+                    for i in range(top, min(top + 8, rows)):
+                        for j in range(k, min(k + 8, columns)):
+                            z[j, i] = x[i, j]
+                    continue
+                for i in range(8):
+                    words[i] = peek(x.ctypes.data + (top + i) * columns + k)
+                swap_bytes(words, 4, np.uint64(32), np.uint64(0x00000000FFFFFFFF))
+                swap_bytes(words, 2, np.uint64(16), np.uint64(0x0000FFFF0000FFFF))
+                swap_bytes(words, 1, np.uint64(8), np.uint64(0x00FF00FF00FF00FF))
+                for j in range(8):
+                    poke(z.ctypes.data + (k + j) * rows + top, words[j])
+
+
+def transpose(x: np.ndarray) -> np.ndarray:
+    """xᵀ, contiguous."""
+    if x.itemsize > 1:
+        return np.ascontiguousarray(x.T)
+    z = np.empty(x.shape[::-1], x.dtype)
+    transpose_bytes(np.ascontiguousarray(x).view(np.uint8), z.view(np.uint8))
+    return z
 
 
 @njit(parallel=True, **OPTIONS)

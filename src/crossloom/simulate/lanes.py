@@ -230,12 +230,33 @@ class Logic:
 
 
 @intrinsic
-def gather_bits(typingctx, array, index, bit):
-    """The uint64 whose bit i is bit `bit` of byte array[index + i], 64 bytes from a uint8 array."""
+def peek(typingctx, address):
+    """The uint64 at any address."""
 
     def generate(context, builder, signature, arguments):
-        codes = builder.load(_address(context, builder, signature.args[0], *arguments[:2], _BYTES), align=1)
-        shift = builder.trunc(arguments[2], ir.IntType(8))
+        return builder.load(builder.inttoptr(arguments[0], _WORD.as_pointer()), align=1)
+
+    return types.uint64(types.intp), generate
+
+
+@intrinsic
+def poke(typingctx, address, value):
+    """Write a uint64 at any address."""
+
+    def generate(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], _WORD.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.uint64), generate
+
+
+@intrinsic
+def gather_bits(typingctx, address, bit):
+    """The uint64 whose bit i is bit `bit` of the byte at address + i, for 64 bytes."""
+
+    def generate(context, builder, signature, arguments):
+        codes = builder.load(builder.inttoptr(arguments[0], _BYTES.as_pointer()), align=1)
+        shift = builder.trunc(arguments[1], ir.IntType(8))
         one = builder.shl(ir.IntType(8)(1), shift)
         vector = builder.insert_element(ir.Constant(_BYTES, ir.Undefined), one, ir.IntType(32)(0))
         mask = ir.Constant(ir.VectorType(ir.IntType(32), 64), None)
@@ -243,7 +264,7 @@ def gather_bits(typingctx, array, index, bit):
         set_bits = builder.icmp_unsigned("!=", builder.and_(codes, ones), ir.Constant(_BYTES, None))
         return builder.bitcast(set_bits, _WORD)
 
-    return types.uint64(array, types.intp, types.intp), generate
+    return types.uint64(types.intp, types.intp), generate
 
 
 _HALVES = ir.VectorType(ir.IntType(32), 16)

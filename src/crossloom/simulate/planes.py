@@ -41,37 +41,37 @@ def aligned(words):
 
 
 @njit(**OPTIONS)
-def pack_row(values, bits, digit_bits, digit_count, words, packed, chunk, row):
-    """Write the bits of one row's codes (two's complement, 64·words of them, padded with 0) as planes."""
-    low = np.empty(len(values), np.uint8)
-    for bit in range(bits):
-        if bit % 8 == 0:
-            for i in range(len(values)):
-                low[i] = (values[i] >> bit) & 255
-        digit = digit_count[bit]
+def pack_row(codes, layout, packed, chunk, row):
+    """Write the bits of one row's codes (two's complement) as planes; `layout` as in `pack_image`."""
+    words = layout[2, 0]
+    low = np.empty(len(codes) if codes.itemsize > 1 else 0, np.uint8)
+    address = codes.ctypes.data if codes.itemsize == 1 else low.ctypes.data
+    for bit in range(layout.shape[1]):
+        if codes.itemsize > 1 and bit % 8 == 0:
+            for i in range(len(codes)):
+                low[i] = (codes[i] >> bit) & 255
+        at = layout[0, bit] * words
         for word in range(words):
-            at = digit * words + word
-            packed[chunk, digit_bits[bit], at // WORDS, row, at % WORDS] = gather_bits(low, 64 * word, bit % 8)
+            plane = gather_bits(address + 64 * word, bit % 8)
+            packed[chunk, layout[1, bit], (at + word) // WORDS, row, (at + word) % WORDS] = plane
 
 
 @njit(**OPTIONS)
 def pack_image_task(task, x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums):
     """One task of `pack_image`."""
-    chunks, bands = packed.shape[0], len(band_start) - 1
-    words = layout[2, 0]
+    bands = len(band_start) - 1
     chunk, band = divmod(task, bands)
-    start = chunk * 64 * words
-    count = min(64 * words, positions - first - start)
-    values = np.zeros(64 * words, np.int32)
-    codes = np.zeros(64 * words, x.dtype)
-    total = np.zeros(64 * words, np.int64)
+    length = 64 * layout[2, 0]
+    start = chunk * length
+    count = min(length, positions - first - start)
+    codes = np.zeros(length, x.dtype)
+    total = np.zeros(length, sums.dtype)
     for i in range(band_start[band], band_start[band + 1]):
         r = band_rows[i]
         fill_row(x, rows[r, 0], rows[r, 1], rows[r, 2], shape, zero, first + start, count, codes)
-        for j in range(count):
-            values[j] = codes[j]
-            total[j] += values[j]
-        pack_row(values, layout.shape[1], layout[1], layout[0], words, packed, chunk, r)
+        pack_row(codes, layout, packed, chunk, r)
+        for j in range(length):
+            total[j] += codes[j]
     sums[band, start : start + count] = total[:count]
 
 
@@ -88,36 +88,37 @@ def pack_image(x, rows, shape, zero, first, positions, band_rows, band_start, la
         band_rows, band_start: the rows of every band, one band after the other.
         layout: int64 (3, bits): digit, bit within the digit, and in [2, 0] the words per digit.
         packed: see the module.
-        sums: int64 (bands, positions from `first` on), set to Σ x over each band's rows.
+        sums: int32 or int64 (bands, positions from `first` on), set to Σ x over each band's rows.
     """
     for task in prange(packed.shape[0] * (len(band_start) - 1)):
-        pack_image_task(np.int64(task), x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums)
+        pack_image_task(
+            np.int64(task), x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums
+        )
 
 
 @njit(**OPTIONS)
-def pack_rows_task(task, z, first, positions, band_rows, band_start, layout, packed, sums):
+def pack_rows_task(task, z, source, band_rows, band_start, layout, packed, sums):
     """One task of `pack_rows`."""
-    chunks, bands = packed.shape[0], len(band_start) - 1
-    words = layout[2, 0]
+    bands = len(band_start) - 1
     chunk, band = divmod(task, bands)
-    start = chunk * 64 * words
-    count = min(64 * words, positions - first - start)
-    values = np.zeros(64 * words, np.int64)
-    total = np.zeros(64 * words, np.int64)
+    length = 64 * layout[2, 0]
+    start = chunk * length
+    count = min(length, z.shape[1] - start)
+    codes = np.zeros(length, z.dtype)
+    total = np.zeros(length, sums.dtype)
     for i in range(band_start[band], band_start[band + 1]):
-        source = z[band_rows[i]]
-        for j in range(count):
-            values[j] = source[start + j]
-            total[j] += values[j]
-        pack_row(values, layout.shape[1], layout[1], layout[0], words, packed, chunk, band_rows[i])
+        codes[:count] = z[source[band_rows[i]], start : start + count]
+        pack_row(codes, layout, packed, chunk, band_rows[i])
+        for j in range(length):
+            total[j] += codes[j]
     sums[band, start : start + count] = total[:count]
 
 
 @njit(parallel=True, **OPTIONS)
-def pack_rows(z, first, positions, band_rows, band_start, layout, packed, sums):
-    """Pack rows that are there already: z (R, positions from `first` on)."""
+def pack_rows(z, source, band_rows, band_start, layout, packed, sums):
+    """Pack rows that are there already: row r is z[source[r]] of z (…, positions); the rest as in `pack_image`."""
     for task in prange(packed.shape[0] * (len(band_start) - 1)):
-        pack_rows_task(np.int64(task), z, first, positions, band_rows, band_start, layout, packed, sums)
+        pack_rows_task(np.int64(task), z, source, band_rows, band_start, layout, packed, sums)
 
 
 @njit(inline="always")
@@ -403,7 +404,7 @@ def finish_task(n, low, high, count, step, offset, denominator, sums, gain_start
     for g in range(gain_start[n], gain_start[n + 1]):
         gain, band = gains[g], sums[gain_band[g]]
         for i in range(low.shape[1]):
-            total[i] += gain * band[i]
+            total[i] += gain * np.int64(band[i])
     for i in range(low.shape[1]):
         out[n, i] = total[i]
 
@@ -416,7 +417,7 @@ def finish(low, high, count, step, offset, denominator, sums, gain_start, gain_b
         low, high: the sums of codes (`read_columns`).
         count: int64 (N,): Σ gain·weight of every output's reads.
         step, offset, denominator: the converter's.
-        sums: int64 (bands, P).
+        sums: int32 or int64 (bands, P).
         gain_start, gain_band, gains: the bands that correct an output, and by how much.
         narrow: true if 2·(step·codes + offset·count) + denominator stays below 2^52.
         out: int32 or int64 (N, P).
