@@ -101,7 +101,7 @@ def render(run: Run) -> str:
         "layers": layers,
         "layer_table": layer_table(run, names),
         "further": further(result),
-        "logs": [(log.title, figures.curves(log)) for log in run.logs],
+        "logs": [(log.title, charts) for log in run.logs if (charts := figures.curves(log))],
         "assumptions": statements(result.at("cost", "assumptions")),
         "provenance": provenance(run.chip) if run.chip else None,
         "command": command(result),
@@ -124,7 +124,12 @@ def environment_for_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"count": units.count, "percent": units.percent, "spoken": figures.spoken}
+    templates.filters |= {
+        "count": units.count,
+        "percent": units.percent,
+        "plain": units.plain,
+        "spoken": figures.spoken,
+    }
     folder = files("crossloom.report") / "templates"
     templates.globals |= {
         "style": Markup((folder / "style.css").read_text("utf-8")),

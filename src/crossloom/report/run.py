@@ -103,7 +103,7 @@ class Log:
     Attributes:
         title: the folder it lies in, relative to the run; empty for the run folder itself.
         epochs: the first column.
-        series: the other columns by name; None where a line leaves a column blank.
+        series: the other columns by name; None where a line leaves a column blank or has no finite number.
     """
 
     title: str
@@ -170,18 +170,17 @@ def read_log(path: Path, folder: Path) -> Log:
     """Read a training log: a header line, then one line of numbers per epoch; blanks are allowed.
 
     Raises:
-        InputError: something that is no number.
+        InputError: something that is no number, or no text.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    columns = list(lines[0]) if lines else ["epoch"]
-    table: dict[str, list[float | None]] = {}
-    for name in columns:
-        try:
-            table[name] = [float(line[name]) if line[name] else None for line in lines]
-        except (TypeError, ValueError) as error:
-            raise InputError(str(path), f"column {name!r}", f"numbers ({error})") from error
-    first = table.pop(columns[0])
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        columns = list(lines[0]) if lines else []
+        table = {name: [float(line[name]) if line[name] else None for line in lines] for name in columns}
+    except (TypeError, ValueError, csv.Error) as error:
+        raise InputError(str(path), "unreadable", f"a header and lines of numbers ({error})") from error
+    finite = {name: [v if v is None or math.isfinite(v) else None for v in values] for name, values in table.items()}
+    first = finite.pop(columns[0]) if columns else []
     epochs = [float(i + 1) if epoch is None else epoch for i, epoch in enumerate(first)]
     title = path.parent.relative_to(folder).as_posix()
-    return Log("" if title == "." else title, epochs, table)
+    return Log("" if title == "." else title, epochs, finite)

@@ -6,6 +6,8 @@ import math
 
 PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 AREAS = ((1e-6, "mm²"), (1e-12, "µm²"), (1e-18, "nm²"))
+PREFIXED = ("m", "m^2", "s", "Hz", "V", "ohm", "S", "F", "J", "W")
+"""Units of the hardware's figures that take a prefix."""
 THIN = "\u202f"
 """Narrow no-break space, between thousands."""
 MINUS = "−"
@@ -30,19 +32,39 @@ def quantity(value: float, unit: str, like: float | None = None) -> tuple[str, s
         like: another value whose prefix is used as well, so that a column is in one unit, unless this value is less
             than a hundredth of that unit.
     """
-    if unit == "m^2":
-        scales: tuple[tuple[float, str], ...] = AREAS
-    else:
-        scales = tuple((10.0**power, name + unit) for power, name in sorted(PREFIXES.items(), reverse=True))
     least = 0.01 if unit == "m^2" else 0.9995
-    common = next((s for s in scales if abs(like or value) >= least * s[0]), scales[-1])
-    if abs(value) >= 0.01 * common[0]:
-        factor, name = common
-    elif value == 0:
-        factor, name = common if like else (1.0, "mm²" if unit == "m^2" else unit)
-    else:
-        factor, name = next((s for s in scales if abs(value) >= least * s[0]), scales[-1])
+    known = scales(unit)
+
+    def scale(size: float) -> tuple[float, str]:
+        return next((s for s in known if abs(size) >= least * s[0]), known[-1])
+
+    factor, name = scale(like or value) if like or value else (1.0, "mm²" if unit == "m^2" else unit)
+    if value and abs(value) < 0.01 * factor:
+        factor, name = scale(value)
     return digits(value / factor), name
+
+
+def scales(unit: str) -> tuple[tuple[float, str], ...]:
+    """(size in SI units, name) of a unit with every prefix, largest first."""
+    if unit == "m^2":
+        return AREAS
+    return tuple((10.0**power, name + unit) for power, name in sorted(PREFIXES.items(), reverse=True))
+
+
+def plain(value: object, unit: str) -> str:
+    """A figure of the hardware with six significant digits: `plain(3.2e-8, "m")` is "32 nm"; text stays as it is."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(plain(item, unit) for item in value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if unit in PREFIXED and value:
+        least = 0.01 if unit == "m^2" else 0.9995
+        known = scales("Ω" if unit == "ohm" else unit)
+        factor, name = next((s for s in known if abs(value) >= least * s[0]), known[-1])
+        return f"{value / factor:.6g} {name}"
+    return f"{value:.6g} {unit}".strip()
 
 
 def count(value: float) -> str:
@@ -68,8 +90,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     span = high - low
     if not span > 0:
         return [low]
-    raw = span / wanted
-    scale = 10.0 ** math.floor(math.log10(raw))
-    step = next(scale * m for m in (1, 2, 5, 10) if scale * m >= raw * 0.999)
+    scale = 10.0 ** math.floor(math.log10(span / wanted))
+    step = min((scale * m for m in (1, 2, 5, 10)), key=lambda step: abs(span / step - wanted))
     first = math.ceil(low / step - 1e-9)
     return [round(step * i, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -56,9 +56,7 @@
     canvas.style.height = `${100 * rows / details.rows}%`;
     canvas.setAttribute("aria-label", `Programmed cells of ${shown.getAttribute("aria-label")}`);
     const context = canvas.getContext("2d");
-    context.fillStyle = getComputedStyle(shown).color;
-    context.fillRect(0, 0, 1, 1);
-    const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
+    const [red, green, blue] = getComputedStyle(shown).color.match(/[\d.]+/g).map(Number);
     const image = context.createImageData(canvas.width, canvas.height);
     for (let i = 0; i < block.map.length; i++) {
       image.data.set([red, green, blue, Math.round(255 * value[block.map.charCodeAt(i)] / 63)], 4 * i);
