@@ -209,7 +209,7 @@ def _member(inner: tuple[type[Record], ...], raw: Any, base: Any, path: str) -> 
         word = word.get("value")
     if word is None and isinstance(base, Mapping):
         word = base.get("model")
-    if word not in models:
+    if not isinstance(word, str) or word not in models:
         raise InputError.choice(f"{path}.model", word, models)
     return models[str(word)]
 
