@@ -31,17 +31,6 @@ SLOTS = 16
 """Column accumulators that a task works on between two rows' worth of inputs: they share the first-level cache."""
 
 
-def largest_reads(mapping: LayerMapping) -> int:
-    """The largest sum that any column of a mapped layer can give, from the cells that are programmed."""
-    array, high = mapping.array, 0
-    digit = max((1 << d.width) - 1 for d in mapping.digits)
-    for block in mapping.blocks:
-        levels = mapping.cells(block).levels.astype(np.int64)
-        starts = np.arange(0, len(levels), array.active_rows)
-        high = max(high, int(np.add.reduceat(levels, starts, axis=0).max(initial=0)) * digit)
-    return high
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The reads of one layer in the form that `planes.read_columns` takes; names are its."""
@@ -53,7 +42,10 @@ class Plan:
     rows: np.ndarray
     slot_start: np.ndarray
     slots: np.ndarray
+    slot_reads: np.ndarray
+    slot_output: np.ndarray
     band_rows: np.ndarray
+    places: np.ndarray
     band_start: np.ndarray
     gain_start: np.ndarray
     gain_band: np.ndarray
@@ -62,14 +54,6 @@ class Plan:
     per_block: int
     outputs: int
     largest_read: int
-    reads_per_slot: int
-
-
-@dataclass
-class _Read:
-    slot: tuple[int, int, int]
-    group: tuple[int, int]
-    passes: list[tuple[np.ndarray, int]]
 
 
 def plan(mapping: LayerMapping) -> Plan:
@@ -79,93 +63,120 @@ def plan(mapping: LayerMapping) -> Plan:
         InputError: a weight code whose gains are not powers of two.
     """
     layer, array, slices = mapping.layer, mapping.array, mapping.code.slices
-    outputs = layer.core.shape[0] * layer.core.shape[2]
-    zero_row = layer.core.shape[0] * layer.core.shape[1]
-    top = (1 << array.b_cell) - 1
-    if any(abs(s.gain) & (abs(s.gain) - 1) for s in slices):
+    outputs, per_block = layer.core.shape[0] * layer.core.shape[2], max(SLOTS // len(slices), 1)
+    gains = np.array([s.gain for s in slices], np.int64)
+    if np.any(np.abs(gains) & (np.abs(gains) - 1)):
         raise InputError("array.encoding", mapping.code.encoding, "a code whose gains are powers of two")
-    per_block = max(SLOTS // len(slices), 1)
-    bands: dict[tuple[int, ...], int] = {}
-    reads: list[_Read] = []
-    gains: dict[tuple[int, int], int] = {}
-    count = np.zeros(outputs, np.int64)
-    weight = sum(d.weight for d in mapping.digits)
+    top, weight = (1 << array.b_cell) - 1, sum(d.weight for d in mapping.digits)
+    largest_digit = max((1 << d.width) - 1 for d in mapping.digits)
+    bands: dict[tuple[int, ...], np.ndarray] = {}
+    reads, passes, corrections, lists = [], [], [], [np.zeros(0, np.uint8)]
+    largest = number = at = height = 0
     for block in mapping.blocks:
-        cells, rows = mapping.cells(block), mapping.core_rows(block)
-        columns = mapping.core_columns(block)
-        band = bands.setdefault(tuple(rows.tolist()), len(bands))
-        for c in range(cells.levels.shape[1]):
-            n, gain, flipped = int(columns[c // len(slices)]), slices[c % len(slices)].gain, bool(cells.flipped[c])
-            if flipped:
-                gains[n, band] = gains.get((n, band), 0) + gain * top
-                gain = -gain
-            slot = (n, c % len(slices), 1 if gain > 0 else -1)
-            for first in range(0, len(rows), array.active_rows):
-                levels = cells.levels[first : first + array.active_rows, c]
-                count[n] += gain * weight
-                passes = []
+        cells, rows, columns = mapping.cells(block), mapping.core_rows(block), mapping.core_columns(block)
+        key = tuple(rows.tolist())
+        if key not in bands:
+            bands[key] = height + _places(len(rows), array.active_rows)
+            height = int(bands[key][-1]) + 1
+        band, places = list(bands).index(key), bands[key]
+        output, which = np.repeat(columns, len(slices)), np.tile(np.arange(len(slices)), len(columns))
+        sign = np.sign(gains[which]) * np.where(cells.flipped, -1, 1)
+        flips = np.where(cells.flipped, gains[which] * top, 0).reshape(len(columns), -1).sum(1)
+        corrections.append(np.stack([columns, np.full_like(columns, band), flips + mapping.code.input_gain], 1))
+        for first in range(0, len(rows), array.active_rows):
+            levels = cells.levels[first : first + array.active_rows]
+            largest = max(largest, int(levels.sum(0, dtype=np.int64).max(initial=0)) * largest_digit)
+            here = number + np.arange(len(output))
+            number += len(output)
+            lengths = np.zeros(len(output), np.int64)
+            for start in range(0, len(levels), planes.SEGMENT):
+                part, zero = levels[start : start + planes.SEGMENT], int(places[first + start]) - 1
                 for bit in range(array.b_cell):
-                    chosen = rows[first + np.flatnonzero((levels >> bit) & 1)]
-                    passes += [(chosen[k : k + planes.SEGMENT], bit) for k in range(0, len(chosen), planes.SEGMENT)]
-                reads.append(_Read(slot, (band, first), passes))
-        for n in columns.tolist():
-            gains[n, band] = gains.get((n, band), 0) + mapping.code.input_gain
-    reads.sort(key=lambda r: (r.slot[0] // per_block, r.group, [len(rows) + 7 >> 3 for rows, _ in r.passes], r.slot))
-    return _flatten(mapping, reads, gains, bands, count, per_block, outputs, zero_row)
+                    chosen, bounds = _lists(((part >> bit) & 1).T.astype(bool))
+                    used = np.flatnonzero(np.diff(bounds))
+                    lengths += np.diff(bounds)
+                    base = np.full(len(used), zero)
+                    ends = bounds[used] + at, bounds[used + 1] + at
+                    passes.append(np.stack([here[used], *ends, base, np.full_like(base, bit)], 1))
+                    lists.append(chosen)
+                    at += len(chosen)
+            group = np.full_like(output, band), np.full_like(output, first)
+            reads.append(np.stack([output // per_block, *group, lengths, output, which, sign], 1))
+    return _flatten(
+        mapping,
+        np.concatenate([np.zeros((0, 7), np.int64), *reads]),
+        np.concatenate([np.zeros((0, 5), np.int64), *passes]),
+        np.concatenate(lists),
+        np.concatenate([np.zeros((0, 3), np.int64), *corrections]),
+        bands,
+        (per_block, outputs, largest, weight),
+    )
+
+
+def _places(rows: int, active: int) -> np.ndarray:
+    """Where the rows of a band go: before every group of rows, and every `SEGMENT` rows of it, lies a row of zeros."""
+    row = np.arange(rows)
+    return np.asarray(row + 1 + row // active * -(-active // planes.SEGMENT) + row % active // planes.SEGMENT)
+
+
+def _lists(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers, from 1, of the set cells of every column (columns, rows), padded with 0 to multiples of 8; their bounds."""
+    counts = cells.sum(1)
+    bounds = np.concatenate([[0], np.cumsum(-(-counts // 8) * 8)])
+    chosen = np.zeros(bounds[-1], np.uint8)
+    column, row = np.nonzero(cells)
+    within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen[bounds[column] + within] = row + 1
+    return chosen, bounds
 
 
 def _flatten(
     mapping: LayerMapping,
-    reads: list[_Read],
-    gains: dict[tuple[int, int], int],
-    bands: dict[tuple[int, ...], int],
-    count: np.ndarray,
-    per_block: int,
-    outputs: int,
-    zero_row: int,
+    reads: np.ndarray,
+    passes: np.ndarray,
+    lists: np.ndarray,
+    corrections: np.ndarray,
+    bands: dict[tuple[int, ...], np.ndarray],
+    scalars: tuple[int, int, int, int],
 ) -> Plan:
+    """Reads in the order of execution: by block of outputs, group of rows, and length, so that loops repeat themselves."""
+    per_block, outputs, largest, weight = scalars
     blocks = math.ceil(outputs / per_block)
-    read_block = np.array([r.slot[0] // per_block for r in reads], np.int64)
-    names = sorted({r.slot for r in reads}, key=lambda s: (s[0] // per_block, s))
-    slot_block = np.array([n // per_block for n, _, _ in names], np.int64)
-    slot_start = np.searchsorted(slot_block, np.arange(blocks + 1))
-    number = {name: i - int(slot_start[name[0] // per_block]) for i, name in enumerate(names)}
-    shift = [abs(s.gain).bit_length() - 1 for s in mapping.code.slices]
-    slots = np.array([(n % per_block, shift[s], sign) for n, s, sign in names], np.int64).reshape(-1, 3)
-    terms: list[tuple[int, int, int]] = []
-    term_start, lists, at = [0], [], 0
-    for read in reads:
-        for chosen, bit in read.passes:
-            padded = np.concatenate([chosen, np.full(-len(chosen) % 8, zero_row)])
-            lists.append(padded)
-            terms.append((at, at + len(padded), bit))
-            at += len(padded)
-        term_start.append(len(terms))
-    corrected = sorted(key for key, gain in gains.items() if gain)
-    used = np.bincount([_slot_index(slot_start, number, r, per_block) for r in reads], minlength=1)
+    shift = np.array([abs(s.gain).bit_length() - 1 for s in mapping.code.slices], np.int64)
+    order = np.lexsort(reads[:, 6:3:-1].T.tolist() + reads[:, 3::-1].T.tolist()) if len(reads) else np.zeros(0, np.int64)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    passes = passes[np.argsort(rank[passes[:, 0]], kind="stable")]
+    term_start = np.searchsorted(rank[passes[:, 0]], np.arange(len(reads) + 1))
+    reads = reads[order]
+    names, index = np.unique(reads[:, [0, 4, 5, 6]], axis=0, return_inverse=True)
+    slot_start = np.searchsorted(names[:, 0], np.arange(blocks + 1))
+    gains = shift[reads[:, 5]]
+    count = np.zeros(outputs, np.int64)
+    np.add.at(count, reads[:, 4], (reads[:, 6] << gains) * weight)
+    corrections = corrections[corrections[:, 2] != 0]
+    corrections = corrections[np.lexsort((corrections[:, 1], corrections[:, 0]))]
     return Plan(
-        read_start=np.searchsorted(read_block, np.arange(blocks + 1)),
-        read_slot=np.array([number[r.slot] for r in reads], np.int64),
-        term_start=np.array(term_start, np.int64),
-        terms=np.array(terms, np.int64).reshape(-1, 3),
-        rows=(np.concatenate([*lists, np.zeros(0, np.int64)]) * PLANE).astype(np.uint32),
+        read_start=np.searchsorted(reads[:, 0], np.arange(blocks + 1)),
+        read_slot=index.reshape(-1) - slot_start[reads[:, 0]],
+        term_start=term_start,
+        terms=np.ascontiguousarray(passes[:, 1:]),
+        rows=lists,
         slot_start=slot_start,
-        slots=slots,
+        slots=np.stack([names[:, 1] % per_block, shift[names[:, 2]], names[:, 3]], 1),
+        slot_reads=np.bincount(index.reshape(-1), minlength=len(names)),
+        slot_output=names[:, 1],
         band_rows=np.array([r for band in bands for r in band], np.int64),
+        places=np.concatenate([np.zeros(0, np.int64), *bands.values()]),
         band_start=np.cumsum([0, *(len(band) for band in bands)]),
-        gain_start=np.searchsorted([n for n, _ in corrected], np.arange(outputs + 1)),
-        gain_band=np.array([band for _, band in corrected], np.int64),
-        gains=np.array([gains[key] for key in corrected], np.int64),
+        gain_start=np.searchsorted(corrections[:, 0], np.arange(outputs + 1)),
+        gain_band=corrections[:, 1].copy(),
+        gains=corrections[:, 2].copy(),
         count=count,
         per_block=per_block,
         outputs=outputs,
-        largest_read=largest_reads(mapping),
-        reads_per_slot=int(used.max(initial=1)),
+        largest_read=largest,
     )
-
-
-def _slot_index(slot_start: np.ndarray, number: dict[tuple[int, int, int], int], read: _Read, per_block: int) -> int:
-    return int(slot_start[read.slot[0] // per_block]) + number[read.slot]
 
 
 class CrossbarEngine:
@@ -181,46 +192,44 @@ class CrossbarEngine:
         """
         mapping = mapped(target, "crossbar")
         adc = settings.converter(mapping)
-        if settings.shortcut and adc.lossless(largest_reads(mapping)):
-            return IntegerEngine().prepare(mapping, settings)
         if settings.device.type != "cpu":
             return TensorEngine().prepare(mapping, settings)
-        return _Crossbar(mapping, adc, settings)
+        if settings.shortcut and adc.lossless(mapping.array.read_max):
+            return IntegerEngine().prepare(mapping, settings)
+        reads = plan(mapping)
+        if settings.shortcut and adc.lossless(reads.largest_read):
+            return IntegerEngine().prepare(mapping, settings)
+        return _Crossbar(mapping, reads, adc, settings)
 
 
 class _Crossbar:
     """The kernel of one layer."""
 
-    def __init__(self, mapping: LayerMapping, adc: Adc, settings: Settings) -> None:
+    def __init__(self, mapping: LayerMapping, reads: Plan, adc: Adc, settings: Settings) -> None:
         layer, transform = mapping.layer, mapping.layer.transform
         self.layer, self.adc, self.budget = layer, adc, settings.memory_budget
-        self.plan = plan(mapping)
+        self.plan = reads
         selection = transform.factors[0].selection if len(transform.factors) == 1 else None
         self.direct = transform.is_identity or selection is not None
         identity = InputTransform.identity(transform.rows)
         self.source = RowSource(layer, selection, identity if self.direct else transform)
-        self.rows = transform.rows
+        self.rows, self.height = transform.rows, int(reads.places.max(initial=0)) + 1
         self.bits = layer.row_format.bits
         self.fields = mapping.digits
         self.digits = np.array([(d.lsb, d.sign) for d in mapping.digits], np.int64)
         self.digit_bits = max(d.width for d in mapping.digits)
-        converter = Converter.of(adc, self.plan.largest_read, self.plan.reads_per_slot)
+        converter = Converter.of(adc, self.plan.largest_read, int(self.plan.slot_reads.max(initial=1)))
         self.read_planes, self.slot_planes = converter.planes, converter.accumulator
         self.converter = compiled(converter)
         self._sizes(mapping, converter.top)
 
     def _sizes(self, mapping: LayerMapping, top_code: int) -> None:
         shift, sign = self.plan.slots[:, 1], self.plan.slots[:, 2]
-        blocks = np.repeat(np.arange(len(self.plan.slot_start) - 1), np.diff(self.plan.slot_start))
-        output = blocks * self.plan.per_block + self.plan.slots[:, 0]
-        reads = np.bincount(
-            np.repeat(self.plan.slot_start[:-1], np.diff(self.plan.read_start)) + self.plan.read_slot,
-            minlength=len(shift),
-        )
         reach = np.zeros((2, self.plan.outputs), object)
         for d in mapping.digits:
-            for n, left, s, r in zip(output.tolist(), shift.tolist(), sign.tolist(), reads.tolist(), strict=True):
-                reach[int(s * d.sign < 0), n] += r * top_code << (left + d.lsb)
+            side = (sign * d.sign < 0).astype(np.int64)
+            largest = self.plan.slot_reads.astype(object) * top_code * 2 ** (shift + d.lsb).astype(object)
+            np.add.at(reach, (side, self.plan.slot_output), largest)
         bound = int(reach.max(initial=1))
         self.sum_planes = bound.bit_length() + 1
         value = 2 * (self.adc.step * bound + abs(self.adc.low) * int(np.abs(self.plan.count).max(initial=0)))
@@ -256,13 +265,13 @@ class _Crossbar:
         while words > 1 and 64 * words >= 2 * positions:
             words //= 2
         vectors = -(-len(self.digits) * words // WORDS)
-        chunk_bytes = self.digit_bits * vectors * (self.rows + 1) * PLANE
+        chunk_bytes = self.digit_bits * vectors * self.height * PLANE
         wide = self.sum_planes > 31
         position_bytes = (8 if wide else 4) * self.plan.outputs + 8 * len(self.plan.band_start)
         position_bytes += self.layer.inputs * x.itemsize if self.direct else 8 * (self.rows + self.layer.inputs)
         wave = max(int(self.budget // (chunk_bytes + 64 * words * position_bytes)), 1)
         wave = min(wave, -(-positions // (64 * words)))
-        shape = (wave, self.digit_bits, vectors, self.rows + 1, WORDS)
+        shape = (wave, self.digit_bits, vectors, self.height, WORDS)
         packed = planes.aligned(math.prod(shape)).reshape(shape)
         layout = self._layout(words)
         sizes = np.array([self.plan.per_block, words, self.read_planes, self.slot_planes, self.sum_planes], np.int64)
@@ -288,7 +297,7 @@ class _Crossbar:
         p = self.plan
         narrow = self.direct and codes.itemsize == 1
         sums = np.zeros((len(p.band_start) - 1, count), np.int32 if narrow else np.int64)
-        bands = p.band_rows, p.band_start, layout, packed, sums
+        bands = p.band_rows, p.places, p.band_start, layout, packed, sums
         if self.direct and fold.convolution is not None:
             border = codes.dtype.type(fold.fill)
             planes.pack_image(codes, geometry.rows, geometry.shape, border, first, first + count, *bands)

@@ -79,12 +79,12 @@ def store(typingctx, address, value):
 
 
 @intrinsic
-def load_at(typingctx, base, offset_address):
-    """The vector at base + the uint32 offset that lies at `offset_address`."""
+def load_at(typingctx, base, number_address):
+    """The vector whose number, counted from `base`, is the byte at `number_address`."""
 
     def generate(context, builder, signature, arguments):
-        offset = builder.load(builder.inttoptr(arguments[1], ir.IntType(32).as_pointer()))
-        address = builder.add(arguments[0], builder.zext(offset, _WORD))
+        number = builder.load(builder.inttoptr(arguments[1], ir.IntType(8).as_pointer()))
+        address = builder.add(arguments[0], builder.mul(builder.zext(number, _WORD), _WORD(PLANE)))
         return builder.load(builder.inttoptr(address, _VECTOR.as_pointer()), align=_ALIGN)
 
     return lanes(types.intp, types.intp), generate

@@ -8,7 +8,8 @@ The converter and the shift-and-add are ripple adders on planes too, so a read n
 sum over slices, digits and rows is complete.
 
 Layout. Digits are streamed side by side: word i·L + l of a row holds digit i of positions 64·l … 64·l+63, L words
-a digit, eight words a vector. `packed[chunk, bit of the digit, vector, row, word]`; the row after the last is 0.
+a digit. `packed[chunk, bit of the digit, vector, place, word]`: places are rows
+in the order in which they are read together, with a row of zeros, which pads lists of rows, before every `SEGMENT`.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -29,7 +30,7 @@ OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 ZERO = np.uint64(0)
 SEGMENT = 248
-"""Most rows of one counting pass: a multiple of 8 whose sum fits eight planes."""
+"""Most rows of one counting pass: a multiple of 8 whose sum fits eight planes, and whose numbers fit a byte."""
 
 
 @njit(**OPTIONS)
@@ -41,7 +42,7 @@ def aligned(words):
 
 
 @njit(**OPTIONS)
-def pack_row(codes, layout, packed, chunk, row):
+def pack_row(codes, layout, packed, chunk, place):
     """Write the bits of one row's codes (two's complement) as planes; `layout` as in `pack_image`."""
     words = layout[2, 0]
     low = np.empty(len(codes) if codes.itemsize > 1 else 0, np.uint8)
@@ -53,11 +54,11 @@ def pack_row(codes, layout, packed, chunk, row):
         at = layout[0, bit] * words
         for word in range(words):
             plane = gather_bits(address + 64 * word, bit % 8)
-            packed[chunk, layout[1, bit], (at + word) // WORDS, row, (at + word) % WORDS] = plane
+            packed[chunk, layout[1, bit], (at + word) // WORDS, place, (at + word) % WORDS] = plane
 
 
 @njit(**OPTIONS)
-def pack_image_task(task, x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums):
+def pack_image_task(task, x, rows, shape, zero, first, positions, band_rows, places, band_start, layout, packed, sums):
     """One task of `pack_image`."""
     bands = len(band_start) - 1
     chunk, band = divmod(task, bands)
@@ -69,14 +70,14 @@ def pack_image_task(task, x, rows, shape, zero, first, positions, band_rows, ban
     for i in range(band_start[band], band_start[band + 1]):
         r = band_rows[i]
         fill_row(x, rows[r, 0], rows[r, 1], rows[r, 2], shape, zero, first + start, count, codes)
-        pack_row(codes, layout, packed, chunk, r)
+        pack_row(codes, layout, packed, chunk, places[i])
         for j in range(length):
             total[j] += codes[j]
     sums[band, start : start + count] = total[:count]
 
 
 @njit(parallel=True, **OPTIONS)
-def pack_image(x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums):
+def pack_image(x, rows, shape, zero, first, positions, band_rows, places, band_start, layout, packed, sums):
     """Unfold a convolution's input and pack it, one chunk of positions and one band of rows a task.
 
     Args:
@@ -85,19 +86,19 @@ def pack_image(x, rows, shape, zero, first, positions, band_rows, band_start, la
         zero: code around the border.
         first: first position of the first chunk.
         positions: number of positions in all.
-        band_rows, band_start: the rows of every band, one band after the other.
+        band_rows, places, band_start: the rows of every band, one band after the other, and where they go.
         layout: int64 (3, bits): digit, bit within the digit, and in [2, 0] the words per digit.
         packed: see the module.
         sums: int32 or int64 (bands, positions from `first` on), set to Σ x over each band's rows.
     """
     for task in prange(packed.shape[0] * (len(band_start) - 1)):
         pack_image_task(
-            np.int64(task), x, rows, shape, zero, first, positions, band_rows, band_start, layout, packed, sums
+            np.int64(task), x, rows, shape, zero, first, positions, band_rows, places, band_start, layout, packed, sums
         )
 
 
 @njit(**OPTIONS)
-def pack_rows_task(task, z, source, band_rows, band_start, layout, packed, sums):
+def pack_rows_task(task, z, source, band_rows, places, band_start, layout, packed, sums):
     """One task of `pack_rows`."""
     bands = len(band_start) - 1
     chunk, band = divmod(task, bands)
@@ -108,27 +109,27 @@ def pack_rows_task(task, z, source, band_rows, band_start, layout, packed, sums)
     total = np.zeros(length, sums.dtype)
     for i in range(band_start[band], band_start[band + 1]):
         codes[:count] = z[source[band_rows[i]], start : start + count]
-        pack_row(codes, layout, packed, chunk, band_rows[i])
+        pack_row(codes, layout, packed, chunk, places[i])
         for j in range(length):
             total[j] += codes[j]
     sums[band, start : start + count] = total[:count]
 
 
 @njit(parallel=True, **OPTIONS)
-def pack_rows(z, source, band_rows, band_start, layout, packed, sums):
+def pack_rows(z, source, band_rows, places, band_start, layout, packed, sums):
     """Pack rows that are there already: row r is z[source[r]] of z (…, positions); the rest as in `pack_image`."""
     for task in prange(packed.shape[0] * (len(band_start) - 1)):
-        pack_rows_task(np.int64(task), z, source, band_rows, band_start, layout, packed, sums)
+        pack_rows_task(np.int64(task), z, source, band_rows, places, band_start, layout, packed, sums)
 
 
 @njit(inline="always")
 def add_eight(base, k, c0, c1, c2):
     """Add eight rows' planes to the counter planes 1, 2 and 4: the planes and the carry, worth 8."""
-    c0, a = add(c0, load_at(base, k), load_at(base, k + 4))
-    c0, b = add(c0, load_at(base, k + 8), load_at(base, k + 12))
+    c0, a = add(c0, load_at(base, k), load_at(base, k + 1))
+    c0, b = add(c0, load_at(base, k + 2), load_at(base, k + 3))
     c1, d = add(c1, a, b)
-    c0, a = add(c0, load_at(base, k + 16), load_at(base, k + 20))
-    c0, b = add(c0, load_at(base, k + 24), load_at(base, k + 28))
+    c0, a = add(c0, load_at(base, k + 4), load_at(base, k + 5))
+    c0, b = add(c0, load_at(base, k + 6), load_at(base, k + 7))
     c1, e = add(c1, a, b)
     c2, carry = add(c2, d, e)
     return c0, c1, c2, carry
@@ -136,17 +137,17 @@ def add_eight(base, k, c0, c1, c2):
 
 @njit(**OPTIONS)
 def count_rows(base, k, stop, out):
-    """Σ of the planes at `base` plus each of the uint32 offsets at addresses k … stop, as eight planes at `out`.
+    """Σ of the planes whose numbers, counted from `base`, are the bytes at addresses k … stop, as eight planes at `out`.
 
-    The number of rows is a multiple of 8, at most `SEGMENT`.
+    There is a multiple of 8 of them, at most `SEGMENT`.
     """
     c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = fill(ZERO)
-    while k + 128 <= stop:
+    while k + 32 <= stop:
         c0, c1, c2, a = add_eight(base, k, c0, c1, c2)
-        c0, c1, c2, b = add_eight(base, k + 32, c0, c1, c2)
+        c0, c1, c2, b = add_eight(base, k + 8, c0, c1, c2)
         c3, d = add(c3, a, b)
-        c0, c1, c2, a = add_eight(base, k + 64, c0, c1, c2)
-        c0, c1, c2, b = add_eight(base, k + 96, c0, c1, c2)
+        c0, c1, c2, a = add_eight(base, k + 16, c0, c1, c2)
+        c0, c1, c2, b = add_eight(base, k + 24, c0, c1, c2)
         c3, e = add(c3, a, b)
         c4, a = add(c4, d, e)
         b = both(c5, a)
@@ -154,7 +155,7 @@ def count_rows(base, k, stop, out):
         a = both(c6, b)
         c6 = differ(c6, b)
         c7 = differ(c7, a)
-        k += 128
+        k += 32
     while k < stop:
         c0, c1, c2, a = add_eight(base, k, c0, c1, c2)
         b = both(c3, a)
@@ -166,7 +167,7 @@ def count_rows(base, k, stop, out):
         a = both(c6, b)
         c6 = differ(c6, b)
         c7 = differ(c7, a)
-        k += 32
+        k += 8
     store(out, c0)
     store(out + PLANE, c1)
     store(out + 2 * PLANE, c2)
@@ -284,16 +285,17 @@ def read_columns_task(
         w[slot:total] = ZERO
         for read in range(read_start[block], read_start[block + 1]):
             t, t_stop = term_start[read], term_start[read + 1]
-            if t_stop - t == 1 and digit_bits == 1 and terms[t, 2] == 0:
-                base = packed_address + PLANE * height * (chunk * vectors + v)
-                count_rows(base, list_address + 4 * terms[t, 0], list_address + 4 * terms[t, 1], p)
+            if t_stop - t == 1 and digit_bits == 1 and terms[t, 3] == 0:
+                base = packed_address + PLANE * (height * (chunk * vectors + v) + terms[t, 2])
+                count_rows(base, list_address + terms[t, 0], list_address + terms[t, 1], p)
             else:
                 w[: WORDS * read_planes] = ZERO
                 for bit in range(digit_bits):
-                    base = packed_address + PLANE * height * ((chunk * digit_bits + bit) * vectors + v)
+                    slab = packed_address + PLANE * height * ((chunk * digit_bits + bit) * vectors + v)
                     for i in range(t, t_stop):
-                        count_rows(base, list_address + 4 * terms[i, 0], list_address + 4 * terms[i, 1], part)
-                        add_planes(p + PLANE * (bit + terms[i, 2]), p + PLANE * read_planes, part, 8)
+                        base = slab + PLANE * terms[i, 2]
+                        count_rows(base, list_address + terms[i, 0], list_address + terms[i, 1], part)
+                        add_planes(p + PLANE * (bit + terms[i, 3]), p + PLANE * read_planes, part, 8)
             call(converter, p, slot_address + PLANE * read_slot[read] * slot_planes)
         for s in range(slot_count):
             output, left, sign = slots[first_slot + s, 0], slots[first_slot + s, 1], slots[first_slot + s, 2]
@@ -343,8 +345,9 @@ def read_columns(
         packed: see the module.
         read_start: reads of each block of outputs.
         read_slot: which accumulator of its block a read adds to.
-        term_start, terms: a read's counting passes: int64 (T, 3), first and last row in `rows`, shift of the cell bit.
-        rows: uint32, byte offset of every row of a pass.
+        term_start, terms: a read's counting passes: int64 (T, 4), first and last place in `rows`, the place
+            of number 0, shift of the cell bit.
+        rows: uint8, the rows of every pass.
         slot_start, slots: a block's accumulators: int64 (S, 3): output, shift and sign of the column's gain.
         digits: int64 (D, 2): shift and sign of each digit.
         sizes: int64: outputs a block, words a digit, planes of a read, of a column's accumulator, of an output's sum.
