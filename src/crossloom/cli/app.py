@@ -11,10 +11,12 @@ from crossloom.cli.options import Command
 
 HELP = """Weave neural networks onto compute-in-memory crossbars.
 
-One configuration, one chip: Crossloom trains a network, quantises it, compiles it for the crossbars of a chip, runs
-it as the chip would and says what it costs in area, energy and time.
+One configuration, one chip: Crossloom trains a network, quantises it, compiles
+it for the crossbars of a chip, runs it as the chip would and says what it costs
+in area, energy and time.
 
-Start with [bold]crossloom demo[/bold]: LeNet-5 on real handwritten digits, nothing to download, in about a minute.
+Start with [bold]crossloom demo[/bold]: LeNet-5 on real handwritten digits, nothing to
+download, in about a minute.
 """
 
 app = typer.Typer(

@@ -96,8 +96,10 @@ def cost(
 ) -> Output:
     """Area, energy and latency of a chip, by layer, component and level.
 
-    Of a run or a chip file (with --hardware or --set: of the same program on another chip), of two side by side, or
-    of a network by name, which needs neither training nor data: its weights are random then, and the output says so.
+    Of a run or a chip file (with --hardware or --set: of the same program on
+    another chip), of two side by side, or of a network by name, which needs
+    neither training nor data: its weights are random then, and the output says
+    so.
 
     [dim]crossloom cost --network resnet18 --hardware isaac
     crossloom cost demo-1a2b3c4d --set array.b_adc=6

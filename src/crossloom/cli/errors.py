@@ -15,10 +15,11 @@ FULL = {
     errno.EFBIG: "files may not grow that large here",
 }
 FULL_WORDS = re.compile(
-    r"no space left on device|storagefull|quota exceeded|filetoolarge|file too large|pytorchstreamwriter failed",
-    re.IGNORECASE,
+    r"no space left on device|storagefull|quota exceeded|filetoolarge|file too large"
+    r"|pytorchstreamwriter failed|inline_container\.cc.*unexpected pos",
+    re.IGNORECASE | re.DOTALL,
 )
-"""How torch's and safetensors' own writers say that a write failed for want of space."""
+"""How torch's and safetensors' own writers say that a write failed; torch does not say why."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,11 @@ def out_of_space(error: BaseException) -> str | None:
     seen: BaseException | None = error
     while seen is not None:
         number = seen.errno if isinstance(seen, OSError) else None
-        if number in FULL or FULL_WORDS.search(str(seen)):
+        if number in FULL or (number is None and FULL_WORDS.search(str(seen))):
             name = getattr(seen, "filename", None)
             where = f"cannot write {name}: " if name else "cannot write: "
-            return f"{where}{FULL.get(number or errno.ENOSPC)}; nothing half-written was left"
+            reason = "the disk is full or failing" if number is None else FULL[number]
+            return f"{where}{reason}; nothing half-written was left"
         seen = seen.__cause__ or seen.__context__
     return None
 

@@ -41,9 +41,11 @@ def demo(
 ) -> Output:
     """LeNet-5 on real handwritten digits, end to end on a described chip.
 
-    Trains LeNet-5 on scikit-learn's digits with quantisation awareness, compiles it for the chip, runs it with the
-    crossbars' exact arithmetic, counts area, energy and latency, and leaves runs/demo-…/ with result.json, the
-    compiled chip and report.html. Ctrl-C is safe at any time: the same command goes on.
+    Trains LeNet-5 on scikit-learn's digits with quantisation awareness,
+    compiles it for the chip, runs it with the crossbars' exact arithmetic and
+    counts area, energy and latency. Leaves runs/demo-…/ with result.json, the
+    compiled chip and report.html. Ctrl-C is safe at any time: the same command
+    goes on where it stopped.
 
     [dim]crossloom demo
     crossloom demo --set array.b_adc=6
@@ -85,12 +87,13 @@ def train(
 ) -> Output:
     """Train any network, and take it all the way to the chip.
 
-    The same job as `demo` on any network and data: float training by the reference recipe, quantisation-aware
-    fine-tuning, compilation, accuracy on the float, integer and crossbar rungs, cost, report. Every stage is kept in
+    The same job as `demo` on any network and data: float training by the
+    reference recipe, quantisation-aware fine-tuning, compilation, accuracy on
+    the float, integer and crossbar rungs, cost, report. Every stage is kept in
     the run's folder, and the same command goes on where it stopped.
 
     [dim]crossloom train --network lenet5 --data mnist --epochs 5
-    crossloom train --network resnet18-cifar --data cifar10 --device cuda --limit crossbar=500
+    crossloom train --network vgg16 --device cuda --limit crossbar=500
     crossloom train --config runs/demo/config.yaml --device cuda[/dim]
     """
     from crossloom.codesign import DEFAULT_HARDWARE, RunConfig, configure
@@ -143,10 +146,10 @@ def compile_(
 ) -> Output:
     """Compile trained weights for a chip: post-training quantisation, mapping, cost.
 
-    Activation ranges are set from training images of --data. The run's folder then holds chip.safetensors, for
-    `simulate`, `cost` and `report`.
+    Activation ranges are set from training images of --data. The run's folder
+    then holds chip.safetensors, for `simulate`, `cost` and `report`.
 
-    [dim]crossloom compile --network resnet20 --weights resnet20.th --data cifar10 --data-dir ~/data
+    [dim]crossloom compile --network resnet20 --weights resnet20.th --data cifar10
     crossloom simulate runs/resnet20-cifar10-… --limit 500[/dim]
     """
     from crossloom.codesign import DEFAULT_HARDWARE, configure

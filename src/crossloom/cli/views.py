@@ -41,7 +41,7 @@ def result(record: Result) -> RenderableType:
         (record.network, "bold"), " on ", (record.data, "bold"), ", compiled for ", (record.hardware, "bold")
     )
     parts: list[RenderableType] = [Text(), title, Text(), Padding(grid(headline(record)), (0, 2))]
-    parts += [Text(), layers(record.layers)]
+    parts += [Text(), layers(record.layers, record.cost["chip_level"])]
     parts += [Text(f"  {note}", style="dim") for note in record.notes]
     lines = [("run", record.run_dir, f"config {record.config_hash[:12]}, chip {record.chip_hash[:12]}")]
     parts += [Padding(grid(lines), (0, 2)), Text()]
@@ -56,7 +56,7 @@ def headline(record: Result) -> list[tuple[str, str, str]]:
         ("area", amount(record.area_m2, "m^2"), f"{cost['tiles']} tile{'s' if cost['tiles'] != 1 else ''}"),
         ("energy", amount(record.energy_j, "J"), f"an image; {cost['tops_per_watt']:.3g} TOPS/W"),
         ("latency", amount(record.latency_s, "s"), "from image to answer"),
-        ("throughput", f"{count(float(f'{cost["throughput"]:.3g}'))}/s", "images, one after another"),
+        ("throughput", f"{count(float(f'{cost["throughput"]:.3g}'))}/s", "images, the chip kept busy"),
     ]
     return rows
 
@@ -78,8 +78,8 @@ def accuracy_rows(record: Result) -> list[tuple[str, str, str]]:
     return rows
 
 
-def layers(rows: Sequence[dict[str, Any]]) -> Table:
-    """Matrix layers with crossbars, time, energy and area; digital nodes summed up in one line."""
+def layers(rows: Sequence[dict[str, Any]], rest: dict[str, Any]) -> Table:
+    """Matrix layers with crossbars, time, energy and area; the digital nodes, and what belongs to no layer, summed."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim", show_edge=False)
     table.add_column("  layer", no_wrap=True)
     for heading in ("weights", "crossbars", "used", "latency", "energy"):
@@ -102,6 +102,9 @@ def layers(rows: Sequence[dict[str, Any]]) -> Table:
             f"  [dim]{len(digital)} digital nodes[/]", "", "", "", amount(time, "s"), amount(energy, "J"),
             Text("━" * round(BAR * min(energy / most, 1.0)), style="dim"), amount(area, "m^2"),
         )  # fmt: skip
+    energy, area = rest["leakage_j"] + rest.get("energy_j", 0.0), rest["area_m2"]
+    if energy or area:
+        table.add_row("  [dim]rest of the chip[/]", "", "", "", "", amount(energy, "J"), "", amount(area, "m^2"))
     return table
 
 
@@ -121,13 +124,14 @@ def networks(records: Sequence[dict[str, Any]]) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")
     for heading in ("network", "usual data"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("parameters", "crossbars"):
+    counted = any(row["crossbars"] is not None for row in records)
+    sizes = ("parameters", "crossbars") if counted else ("parameters",)
+    for heading in sizes:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     for row in records:
-        size = "" if row["parameters"] is None else count(row["parameters"])
-        arrays = "" if row["crossbars"] is None else count(row["crossbars"])
-        table.add_row(row["name"], row["data"] or "", size, arrays, f"[dim]{escape(row['summary'])}[/]")
+        numbers = ("" if row[key] is None else count(row[key]) for key in sizes)
+        table.add_row(row["name"], row["data"] or "", *numbers, f"[dim]{escape(row['summary'])}[/]")
     return table
 
 
@@ -154,6 +158,8 @@ def figures(title: str, rows: Sequence[dict[str, Any]]) -> RenderableType:
     table.add_column("unit", no_wrap=True)
     table.add_column("source", style="dim", overflow="fold", ratio=1)
     for row in rows:
+        if row["path"] in ("name", "description"):
+            continue
         value = row["value"]
         shown = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
         table.add_row(row["path"], escape(shown), row["unit"], escape(row["source"]))

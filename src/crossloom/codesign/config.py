@@ -265,7 +265,7 @@ def explained(error: ValidationError, model: type[BaseModel]) -> InputError:
             if record is None:
                 return InputError(where, first["input"], "no such field")
         return InputError.choice(where, place[-1], record.model_fields)
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     given = "absent" if first["type"] == "missing" else first["input"]
     if isinstance(given, (dict, BaseModel)):
         field, colon, reason = message.partition(": ")

@@ -3,11 +3,11 @@
     runs/<name>/
       config.yaml             the configuration (`RunConfig`)
       hardware.yaml           the chip with all figures and sources
-      state.json              stages done: {"version", "config_hash", "data", "crossloom", "stages": {name: seconds}}
-      float/, quantised/      the two training phases (see `crossloom.training.fit`)
+      state.json              version, config_hash, data (fingerprint), crossloom (release), started (false while the
+                              folder is being emptied), stages (those done: seconds each)
+      float/, quantised/      the two training phases: checkpoint, weights and metrics.csv, one line per epoch
       logits/<rung>.safetensors   outputs of each rung on the test images
       chip.safetensors        the compiled chip
-      log.csv                 one line per epoch of both phases
       result.json             the record of the complete run (`Result`)
       report.html             the same for people
 
@@ -36,9 +36,9 @@ from crossloom.weave.store import write_text
 VERSION = 1
 """Of the format of `state.json`."""
 
-CONFIG, HARDWARE, STATE, CHIP, LOG = "config.yaml", "hardware.yaml", "state.json", "chip.safetensors", "log.csv"
+CONFIG, HARDWARE, STATE, CHIP = "config.yaml", "hardware.yaml", "state.json", "chip.safetensors"
 LOCK = ".lock"
-OURS = {CONFIG, HARDWARE, STATE, CHIP, LOG, LOCK, "float", "quantised", "logits", "result.json", "report.html"}
+OURS = {CONFIG, HARDWARE, STATE, CHIP, LOCK, "float", "quantised", "logits", "result.json", "report.html"}
 """Everything a run puts into its folder; `fresh` removes these and nothing else."""
 
 
@@ -59,6 +59,11 @@ class RunFolder:
     data: str | None = None
 
     @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run already."""
+        return (self.path / STATE).is_file()
+
+    @property
     def complete(self) -> bool:
         """Whether every stage is done and the record is there."""
         return "result" in self.stages and (self.path / "result.json").is_file()
@@ -72,43 +77,46 @@ class RunFolder:
             OSError: it cannot be made or written to.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            self.clear()
+        if not self.begun:
+            names = sorted(p.name for p in self.path.iterdir())
+            if strange := [name for name in names if name != LOCK and not name.endswith(".part")]:
+                raise InputError("run", str(self.path), f"a new folder, or that of a run; it holds {strange[0]!r}")
+            self._start(chip)
+        elif fresh or not self._take_up():
+            self._start(chip)
         for leftover in self.path.rglob(".*.part"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
-        if (self.path / STATE).is_file():
-            self._take_up()
-            return
-        if strange := sorted(p.name for p in self.path.iterdir() if p.name not in OURS):
-            raise InputError("run", str(self.path), f"a new or empty folder, or that of a run; it holds {strange[0]!r}")
-        self.clear()
-        write_text(self.path / CONFIG, self.config.to_yaml())
-        write_text(self.path / HARDWARE, chip.to_yaml())
-        self._write()
 
-    def clear(self) -> None:
-        """Remove everything that a run wrote here, the record first, so that no moment shows an old result."""
-        for name in ("result.json", "report.html", STATE, *sorted(OURS - {LOCK})):
+    def _start(self, chip: Chip) -> None:
+        """An empty run. A process that stops in here leaves a state that says so, and the next one starts again."""
+        self.stages, self.data = {}, None
+        self._write(started=False)
+        for name in sorted(OURS - {STATE, LOCK}):
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        self.stages, self.data = {}, None
+        write_text(self.path / CONFIG, self.config.to_yaml())
+        write_text(self.path / HARDWARE, chip.to_yaml())
+        self._write()
 
-    def _take_up(self) -> None:
+    def _take_up(self) -> bool:
+        """Read the state; False if the run was never started in full."""
         hint = "; --fresh starts over, --name takes another folder"
         try:
             state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
             version, config_hash, release = state["version"], state["config_hash"], state["crossloom"]
             stages = {str(name): float(seconds) for name, seconds in state["stages"].items()}
+            data, started = state["data"], bool(state["started"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError("run", str(self.path), f"a whole {STATE} ({error}){hint}") from error
         if version != VERSION or release != __version__:
             raise InputError("run", str(self.path), f"a run of crossloom {__version__}, not of {release}{hint}")
         if config_hash != self.config.hash:
             raise InputError("run", str(self.path), f"a run with this configuration ({self._difference()}){hint}")
-        self.stages, self.data = stages, state.get("data")
+        self.stages, self.data = stages, data
+        return started
 
     def _difference(self) -> str:
         """The first fields in which the folder's configuration differs from this one."""
@@ -122,10 +130,10 @@ class RunFolder:
         named = [f"there {key} is {there.get(key)!r}, here {here.get(key)!r}" for key in changed[:3]]
         return "; ".join(named) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
 
-    def _write(self) -> None:
+    def _write(self, started: bool = True) -> None:
         state = {
             "version": VERSION, "config_hash": self.config.hash, "data": self.data, "crossloom": __version__,
-            "stages": self.stages,
+            "started": started, "stages": self.stages,
         }  # fmt: skip
         write_text(self.path / STATE, json.dumps(state, indent=2) + "\n")
 

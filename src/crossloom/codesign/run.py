@@ -78,7 +78,6 @@ class Job:
             data = data.normalised(config.normalisation)
         if config.train_images is not None:
             data = data.subset(config.train_images, self.config.seed)
-        self.folder.holds(data.fingerprint())
         return data
 
     @cached_property
@@ -98,6 +97,16 @@ class Job:
                 raise InputError("network.weights", file.path, f"the file with SHA-256 {file.sha256[:12]}…")
             load_weights(network, file.path)
         return network.eval()
+
+    def check_inputs(self) -> None:
+        """Read the images and the weights that are given.
+
+        Raises:
+            InputError: they cannot be used.
+        """
+        if self.config.network.weights is not None:
+            self.network  # noqa: B018 -- loads and checks
+        self.data.fingerprint()
 
     def calibrated(self) -> fx.GraphModule:
         """The converted network with steps set from the calibration images."""
@@ -275,14 +284,17 @@ def run(
     path, progress = Path(folder), progress or Silent()
     check(config.machine)
     hardware = config.chip()
+    state = RunFolder(path, config)
+    job = Job(config, hardware, state, progress)
+    if not state.begun:
+        job.check_inputs()  # before anything is written
     with locked(path), threads(config.machine.threads):
-        state = RunFolder(path, config)
         state.prepare(hardware, fresh)
         if state.complete:
-            result = Result.load(path)
+            result = Result.load(path).model_copy(update={"run_dir": str(path)})
             progress.note(f"{path}: complete since {result.created}; --fresh does it again")
         else:
-            job = Job(config, hardware, state, progress)
+            state.holds(job.data.fingerprint())
             stages: list[tuple[str, Callable[[], None]]] = [
                 ("train" if config.training else "weights", job.train),
                 ("quantise", job.quantise),
