@@ -37,12 +37,15 @@ class ReadNoise:
         sigma: σ of the first three laws; None takes the device's `read_noise`.
         table: (p, σ) points of the last, p rising.
         floor: a further independent standard deviation of every read, in level steps.
+        exact: always sum x²G² cell by cell under law `cell`; otherwise the sum is estimated from the read itself and the
+            number of active rows where that is good to 2 % of σ.
     """
 
     law: Law = "cell"
     sigma: float | None = None
     table: tuple[tuple[float, float], ...] = ()
     floor: float = 0.0
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.law not in ("cell", "proportional", "root", "table"):
@@ -135,6 +138,17 @@ class AnalogChip:
         """True if a read is a random draw."""
         noise = self.conditions.read_noise
         return self.noise_sigma > 0 or noise.floor > 0 or any(s for _, s in noise.table)
+
+
+@dataclass
+class Clock:
+    """Numbers the images that a run has seen, so that read noise does not depend on how a batch is split.
+
+    Attributes:
+        first_image: number of the first image of the tensor that kernels get next.
+    """
+
+    first_image: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from crossloom.simulate.gather import output_transform, output_transform_last
+from crossloom.simulate.gather import add_codes, output_transform, output_transform_last
 from crossloom.weave import (
     Add,
     AveragePool,
@@ -93,14 +93,12 @@ def apply_output(output: OutputTransform, acc: torch.Tensor, axis: int, dtype: t
             np.ascontiguousarray(np.broadcast_to(np.asarray(v, np.int64), (outputs,)))
             for v in (columns, output.bias, output.rescale.multiplier, output.rescale.shift)
         ]
+        flat = acc.movedim(axis, 0).reshape(acc.shape[axis], -1).contiguous().numpy()
         if axis == 1:
-            shape = (acc.shape[0], outputs, *acc.shape[2:])
-            out = torch.empty(shape, dtype=dtype)
-            flat = acc.reshape(acc.shape[0], acc.shape[1], -1).numpy()
-            output_transform(flat, *channel, zero, low, high, out.view(shape[0], outputs, -1).numpy())
+            out = torch.empty((acc.shape[0], outputs, *acc.shape[2:]), dtype=dtype)
+            output_transform(flat, *channel, zero, low, high, out.view(acc.shape[0], outputs, -1).numpy())
         else:
             out = torch.empty((*acc.shape[:-1], outputs), dtype=dtype)
-            flat = acc.reshape(-1, acc.shape[-1]).numpy()
             output_transform_last(flat, *channel, zero, low, high, out.view(-1, outputs).numpy())
         return out
     axis %= acc.dim()
@@ -114,6 +112,14 @@ def apply_output(output: OutputTransform, acc: torch.Tensor, axis: int, dtype: t
 
 
 def _add(node: Add, inputs: Tensors, forms: Sequence[Format]) -> torch.Tensor:
+    if len(inputs) == 2 and inputs[0].device.type == "cpu" and inputs[0].shape == inputs[1].shape:
+        out = torch.empty(inputs[0].shape, dtype=stored(node))
+        offset = sum(f.zero_point * m for f, m in zip(forms, node.multipliers, strict=True))
+        half = (1 << node.shift) >> 1
+        numbers = [*node.multipliers, half - offset, node.shift, node.format.zero_point, node.low, node.high]
+        flat = [x.contiguous().view(-1).numpy() for x in inputs]
+        add_codes(*flat, np.array(numbers, np.int64), out.view(-1).numpy())
+        return out
     total: Any = 0
     for x, form, multiplier in zip(inputs, forms, node.multipliers, strict=True):
         total = total + centred(x, form) * multiplier

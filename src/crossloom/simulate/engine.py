@@ -18,6 +18,7 @@ import torch
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping
 from crossloom.simulate.adc import Adc, array_adc
+from crossloom.simulate.analog_chip import AnalogChip, Clock
 from crossloom.simulate.calibration import Calibration
 from crossloom.weave import WovenLayer
 
@@ -36,12 +37,16 @@ class Settings:
         memory_budget: bytes that a kernel may use for its working space.
         shortcut: if false, no slice, digit or converter is left out even where it cannot change the result.
         calibration: converters of layers under the `calibrated` range policy.
+        analog: the chip to simulate on the analog rung.
+        clock: the number of the next image, which read noise depends on.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     memory_budget: int = 512 << 20
     shortcut: bool = True
     calibration: Calibration | None = None
+    analog: AnalogChip | None = None
+    clock: Clock = field(default_factory=Clock)
 
     def converter(self, mapping: LayerMapping) -> Adc:
         """The converter of a layer: calibrated if the array says so, else from the array's own policy.
@@ -88,14 +93,18 @@ def woven(target: LayerMapping | WovenLayer) -> WovenLayer:
 
 
 def _own() -> dict[str, Callable[[], Engine]]:
+    from crossloom.simulate.analog import AnalogEngine
+    from crossloom.simulate.analog_reference import AnalogReferenceEngine
+    from crossloom.simulate.analog_tensor import AnalogTensorEngine
     from crossloom.simulate.crossbar import CrossbarEngine
     from crossloom.simulate.integer import IntegerEngine
     from crossloom.simulate.reference import ReferenceEngine
     from crossloom.simulate.tensor import TensorEngine
 
     return {e: c for e, c in zip(
-        ("integer", "crossbar", "reference", "tensor"),
-        (IntegerEngine, CrossbarEngine, ReferenceEngine, TensorEngine), strict=True)}  # fmt: skip
+        ("integer", "crossbar", "reference", "tensor", "analog", "analog-tensor", "analog-reference"),
+        (IntegerEngine, CrossbarEngine, ReferenceEngine, TensorEngine,
+         AnalogEngine, AnalogTensorEngine, AnalogReferenceEngine), strict=True)}  # fmt: skip
 
 
 @cache

@@ -9,12 +9,13 @@ import torch
 
 from crossloom.errors import InputError
 from crossloom.mapping import Mapping
+from crossloom.simulate.analog_chip import AnalogChip, Clock, Conditions
 from crossloom.simulate.calibration import Calibration
 from crossloom.simulate.digital import apply_output, evaluate, quantise, stored
 from crossloom.simulate.engine import Kernel, Settings, engine
 from crossloom.weave import Input, Node, Program, Woven
 
-RUNGS = ("integer", "crossbar")
+RUNGS = ("integer", "crossbar", "analog")
 MEMORY_BUDGET = 512 << 20
 
 
@@ -23,13 +24,15 @@ class Executor:
 
     Args:
         target: a mapping, or a bare program (rung `integer` only).
-        rung: `integer` or `crossbar` (DESIGN §2).
+        rung: `integer`, `crossbar` or `analog` (DESIGN §2).
         engine: the engine's name; default: the rung's own on a CPU, `tensor` for the crossbar rung elsewhere.
         device: any torch device.
         memory_budget: bytes for codes in flight and kernels' working space together; the weights, prepared once,
             are not counted. Any batch runs within it, down to one image at a time.
         calibration: the layers' converters, for chips whose range policy is `calibrated`.
         shortcut: if false, the crossbar engine reads every slice even where that cannot change the result.
+        seed, chip_index: which batch of chips and which chip of it, on the analog rung.
+        conditions: of the analog rung.
 
     Raises:
         InputError: an unknown rung or engine, an engine of another rung, or a rung that needs a mapping and has none.
@@ -45,6 +48,9 @@ class Executor:
         memory_budget: int = MEMORY_BUDGET,
         calibration: Calibration | None = None,
         shortcut: bool = True,
+        seed: int = 0,
+        chip_index: int = 0,
+        conditions: Conditions | None = None,
     ) -> None:
         self.device = torch.device(device)
         if engine_name is None:
@@ -58,7 +64,11 @@ class Executor:
             raise InputError("memory_budget", memory_budget, "a positive number of bytes")
         self.program = target if isinstance(target, Program) else target.program
         self.rung, self.memory_budget = rung, memory_budget
-        settings = Settings(self.device, memory_budget // 2, shortcut, calibration)
+        analog = None
+        if rung == "analog" and isinstance(target, Mapping):
+            analog = AnalogChip.of(target.chip, seed, chip_index, conditions)
+        self.clock = Clock()
+        settings = Settings(self.device, memory_budget // 2, shortcut, calibration, analog, self.clock)
         self.kernels: dict[str, Kernel] = {}
         for node in self.program.woven():
             layer = node.layer if isinstance(target, Program) else target.layers[node.layer.name]
@@ -102,8 +112,8 @@ class Executor:
                     codes.pop(name, None)
         return made
 
-    def batches(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The input in parts that fit the memory budget, on the executor's device.
+    def batches(self, x: torch.Tensor, first_image: int = 0) -> Iterator[torch.Tensor]:
+        """The input in parts that fit the memory budget, on the executor's device; sets the clock for each.
 
         Raises:
             InputError: a shape that is not the input node's with a batch before it.
@@ -111,13 +121,15 @@ class Executor:
         shape = self.program.input.shape
         if tuple(x.shape[1:]) != tuple(shape):
             raise InputError("input shape", tuple(x.shape), f"(batch, {', '.join(map(str, shape))})")
+        self.clock.first_image = first_image
         for part in x.split(self.images_at_once):
             yield part.to(self.device)
+            self.clock.first_image += len(part)
 
     @torch.no_grad()
-    def run(self, x: torch.Tensor) -> torch.Tensor:
-        """Output codes (B, …) of real inputs (B, …)."""
-        parts = [self._evaluate(part) for part in self.batches(x)]
+    def run(self, x: torch.Tensor, first_image: int = 0) -> torch.Tensor:
+        """Output codes (B, …) of real inputs (B, …); read noise takes them as images number `first_image` on."""
+        parts = [self._evaluate(part) for part in self.batches(x, first_image)]
         if not parts:
             return torch.empty((0, *self.program.output.shape), dtype=stored(self.program.output), device=self.device)
         return torch.cat(parts)
@@ -136,7 +148,7 @@ class Executor:
         for part in self.batches(x):
             self._evaluate(part, observer)
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
+    def logits(self, x: torch.Tensor, first_image: int = 0) -> torch.Tensor:
         """Real outputs: scale · (code − zero point), float64."""
         form = self.program.output.format
-        return (self.run(x).to(torch.float64) - form.zero_point) * form.scale
+        return (self.run(x, first_image).to(torch.float64) - form.zero_point) * form.scale

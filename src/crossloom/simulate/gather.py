@@ -4,6 +4,9 @@ Inside a CPU kernel a batch of input vectors is a matrix (rows, positions): ever
 contiguous, so that all inner loops run over positions.
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+# ruff: noqa: ANN001, ANN201
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -48,46 +51,81 @@ class Geometry:
 
 
 @njit(**OPTIONS)
-def fill_row(x, channel, down, right, shape, fill, first, count, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def put(out, value):
+    """out[:] = value."""
+    for i in range(len(out)):
+        out[i] = value
+
+
+@njit(**OPTIONS)
+def copy(out, source):
+    """out[:] = source, element by element from 0, which is what LLVM vectorises."""
+    for i in range(len(out)):
+        out[i] = source[i]
+
+
+@njit(**OPTIONS)
+def copy_shifted(plane, line, stop, down, right, fill, out):
+    """Rows line … stop−1 of an image (H, W) shifted by (down, right); what comes from outside is `fill`.
+
+    Whole rows are contiguous, so this is one copy and a patch at the left or right edge.
+    """
+    height, width = plane.shape
+    first = min(max(line, -down), stop)
+    last = max(min(stop, height - down), first)
+    put(out[: (first - line) * width], fill)
+    put(out[(last - line) * width :], fill)
+    source, offset = plane.reshape(-1), (first + down) * width + right
+    inside = out[(first - line) * width : (last - line) * width]
+    low = min(max(-offset, 0), len(inside))
+    high = max(min(len(inside), height * width - offset), low)
+    copy(inside[low:high], source[offset + low : offset + high])
+    left, edge = (0, min(-right, width)) if right < 0 else (max(width - right, 0), width)
+    for row in range(last - first if right else 0):
+        put(inside[row * width + left : row * width + edge], fill)
+
+
+@njit(**OPTIONS)
+def fill_row(x, channel, down, right, shape, fill, first, count, out):
     """One row of the unfolded input for `count` positions from `first`: out[i] = x[b, channel, y, x] or `fill`.
 
     x: (B, C, H, W). Positions run over (b, y', x').
     """
     height, width, rows, columns, sy, sx = shape[0], shape[1], shape[2], shape[3], shape[4], shape[5]
-    if rows * columns == 1 and height * width == 1:
-        for i in range(count):
-            out[i] = x[first + i, channel, 0, 0]
-        return
-    start = 0
-    if right < 0:
-        start = (-right + sx - 1) // sx
+    start = (-right + sx - 1) // sx if right < 0 else 0
     stop = min((width - 1 - right) // sx + 1, columns) if width - 1 - right >= 0 else 0
-    position, i = first, 0
+    image, rest = divmod(first, rows * columns)
+    line, column = divmod(rest, columns)
+    i = 0
     while i < count:
-        image, rest = divmod(position, rows * columns)
-        line, column = divmod(rest, columns)
-        length = min(columns - column, count - i)
-        y = line * sy + down
-        if y < 0 or y >= height:
-            for j in range(length):
-                out[i + j] = fill
+        lines = min(rows - line, (count - i) // columns)
+        if sx == 1 and sy == 1 and columns == width and column == 0 and lines > 0:
+            copy_shifted(x[image, channel], line, line + lines, down, right, fill, out[i : i + lines * columns])
+            i += lines * columns
+            line += lines
         else:
-            a = min(max(start - column, 0), length)
-            b = min(max(stop - column, a), length)
-            for j in range(a):
-                out[i + j] = fill
-            source = x[image, channel, y]
-            at = column * sx + right
-            if sx == 1:
-                for j in range(a, b):
-                    out[i + j] = source[at + j]
-            else:
-                for j in range(a, b):
-                    out[i + j] = source[at + j * sx]
-            for j in range(b, length):
-                out[i + j] = fill
-        i += length
-        position += length
+            length = min(columns - column, count - i)
+            y = line * sy + down
+            a, b = 0, 0
+            if 0 <= y < height:
+                a = min(max(start - column, 0), length)
+                b = min(max(stop - column, a), length)
+                at = column * sx + right
+                source = x[image, channel, y]
+                if sx == 1:
+                    copy(out[i + a : i + b], source[at + a : at + b])
+                else:
+                    copy(out[i + a : i + b], source[at + a * sx : at + b * sx : sx])
+            put(out[i : i + a], fill)
+            put(out[i + b : i + length], fill)
+            i += length
+            column += length
+            if column == columns:
+                column = 0
+                line += 1
+        if line == rows:
+            line = 0
+            image += 1
 
 
 @njit(**OPTIONS)
@@ -133,14 +171,14 @@ def transpose(x: np.ndarray) -> np.ndarray:
 
 
 @njit(parallel=True, **OPTIONS)
-def unfold(x, rows, shape, fill, first, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def unfold(x, rows, shape, fill, first, out):
     """Rows of the unfolded input: out (R, P) for P positions from `first`; x (B, C, H, W) of the same dtype."""
     for r in prange(rows.shape[0]):
         fill_row(x, rows[r, 0], rows[r, 1], rows[r, 2], shape, fill, first, out.shape[1], out[r])
 
 
 @njit(parallel=True, **OPTIONS)
-def combine(z, indptr, indices, data, shift, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def combine(z, indptr, indices, data, shift, out):
     """One factor of P: out (R, P) = ⌊M z / 2^shift + ½⌋ with M sparse by rows; exact in int64."""
     for r in prange(out.shape[0]):
         row = np.zeros(z.shape[1], np.int64)
@@ -154,7 +192,7 @@ def combine(z, indptr, indices, data, shift, out):  # type: ignore[no-untyped-de
 
 
 @njit(parallel=True, **OPTIONS)
-def direct(u, indptr, rows, weights, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def direct(u, indptr, rows, weights, out):
     """Sparse product: out (N, P) += Σ_e weights[e]·u[rows[e]]; wraps in the dtype of `out`, which the caller bounds."""
     for n in prange(out.shape[0]):
         row = out[n]
@@ -165,32 +203,41 @@ def direct(u, indptr, rows, weights, out):  # type: ignore[no-untyped-def]  # no
 
 
 @njit(parallel=True, **OPTIONS)
-def output_transform(acc, columns, bias, multiplier, shift, zero, low, high, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Q: out (B, N, P) = clip(((acc + bias)·m + ½·2^s) >> s + zero, low, high), acc (B, J, P), in int64."""
+def output_transform(acc, columns, bias, multiplier, shift, zero, low, high, out):
+    """Q: out (B, N, P) = clip(((acc + bias)·m + ½·2^s) >> s + zero, low, high), acc (J, B·P), in int64."""
     batch, outputs, positions = out.shape
     for t in prange(batch * outputs):
         b, n = divmod(np.int64(t), np.int64(outputs))
         scale, right = multiplier[n], shift[n]
-        half = (np.int64(1) << right) >> 1
         target = out[b, n]
+        start = bias[n] * scale + ((np.int64(1) << right) >> 1)
         if columns[n] < 0:
-            value = min(max(((bias[n] * scale + half) >> right) + zero, low), high)
+            value = min(max((start >> right) + zero, low), high)
             for i in range(positions):
                 target[i] = value
         else:
-            source = acc[b, columns[n]]
-            start = bias[n] * scale + half
+            source = acc[columns[n], b * positions : (b + 1) * positions]
             for i in range(positions):
                 target[i] = min(max(((np.int64(source[i]) * scale + start) >> right) + zero, low), high)
 
 
 @njit(parallel=True, **OPTIONS)
-def output_transform_last(acc, columns, bias, multiplier, shift, zero, low, high, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Q with channels last: out (V, N), acc (V, J)."""
+def output_transform_last(acc, columns, bias, multiplier, shift, zero, low, high, out):
+    """Q with channels last: out (V, N), acc (J, V)."""
     for v in prange(out.shape[0]):
         for n in range(out.shape[1]):
             value = bias[n]
             if columns[n] >= 0:
-                value += np.int64(acc[v, columns[n]])
+                value += np.int64(acc[columns[n], v])
             half = (np.int64(1) << shift[n]) >> 1
             out[v, n] = min(max(((value * multiplier[n] + half) >> shift[n]) + zero, low), high)
+
+
+@njit(parallel=True, **OPTIONS)
+def add_codes(a, b, numbers, out):
+    """out = clip((a·numbers[0] + b·numbers[1] + numbers[2]) >> numbers[3] + numbers[4], numbers[5], numbers[6])."""
+    first, second, start, right = numbers[0], numbers[1], numbers[2], numbers[3]
+    zero, low, high = numbers[4], numbers[5], numbers[6]
+    for i in prange(a.shape[0]):
+        value = (np.int64(a[i]) * first + np.int64(b[i]) * second + start) >> right
+        out[i] = min(max(value + zero, low), high)

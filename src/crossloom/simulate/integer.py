@@ -7,7 +7,7 @@ the worst case Σ|w|·max|x| proves exact. Nothing is chosen by trying.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,7 +16,7 @@ from jaxtyping import Integer
 
 from crossloom.mapping import LayerMapping
 from crossloom.simulate.engine import Kernel, Settings, woven
-from crossloom.simulate.gather import Geometry, combine, direct, unfold
+from crossloom.simulate.gather import Geometry, combine, direct, transpose, unfold
 from crossloom.simulate.tensor import exact_dtype, transform_rows
 from crossloom.simulate.unfold import Fold
 from crossloom.weave import Format, InputTransform, WovenLayer
@@ -107,7 +107,7 @@ class RowSource:
         self.geometry: dict[Fold, Geometry] = {}
 
     def open(self, x: torch.Tensor) -> tuple[Fold, Geometry, np.ndarray]:
-        """The fold, the geometry and the codes as a (B, C, H, W) array."""
+        """The fold, the geometry and the codes as a (B, C, H, W) array, (positions, K, 1, 1) for a linear layer."""
         fold = Fold.of(self.layer, tuple(x.shape))
         key = Fold(
             (0,), *(getattr(fold, f) for f in ("inputs", "convolution", "channels", "size", "output_size", "fill"))
@@ -119,8 +119,12 @@ class RowSource:
 
     def rows(self, codes: np.ndarray, fold: Fold, geometry: Geometry, first: int, count: int) -> np.ndarray:
         """Rows for `count` positions from `first`: in the dtype of the codes, or int64 behind a transform that computes."""
-        z = np.empty((len(geometry.rows), count), codes.dtype)
-        unfold(codes, geometry.rows, geometry.shape, codes.dtype.type(fold.fill), first, z)
+        if fold.convolution is None:
+            z = transpose(codes.reshape(-1, fold.inputs)[first : first + count])
+            z = z if self.selection is None else z[self.selection]
+        else:
+            z = np.empty((len(geometry.rows), count), codes.dtype)
+            unfold(codes, geometry.rows, geometry.shape, codes.dtype.type(fold.fill), first, z)
         for factor in self.transform.factors:
             out = np.empty((factor.matrix.shape[0], count), np.int64)
             m: sp.csr_array = factor.matrix
@@ -166,6 +170,10 @@ def _byte_kernel(layer: WovenLayer, product: Product) -> Kernel:
 
     def kernel(x: torch.Tensor) -> torch.Tensor:
         fold, geometry, codes = source.open(x)
+        shifted = 0
+        if codes.dtype == np.uint8 and product.transform.is_identity:
+            codes, shifted = (codes ^ 0x80).view(np.int8), 128
+            fold = replace(fold, fill=fold.fill - 128)
         out = torch.empty((groups * columns, fold.positions), dtype=wide)
         step = max(CHUNK_BYTES // (groups * rows), 64)
         for first in range(0, fold.positions, step):
@@ -173,13 +181,14 @@ def _byte_kernel(layer: WovenLayer, product: Product) -> Kernel:
             pieces, constant = code_bytes(source.rows(codes, fold, geometry, first, count), form)
             for g in range(groups):
                 target = out[g * columns : (g + 1) * columns, first : first + count]
-                target.copy_((totals[g] * constant).to(wide)[:, None].expand(-1, count))
+                base: torch.Tensor = (totals[g] * (constant + shifted)).to(wide)[:, None]
                 for j, weight in enumerate(weights[g]):
                     for i, piece in enumerate(pieces):
                         part = torch.from_numpy(piece[g * rows : (g + 1) * rows])
                         for k in range(0, rows, 1 << 16):
                             added = torch._int_mm(weight[:, k : k + (1 << 16)], part[k : k + (1 << 16)])
-                            target.add_(added.to(wide) << (8 * (i + j)) if i + j else added)
+                            torch.add(base, added.to(wide) << (8 * (i + j)) if i + j else added, out=target)
+                            base = target
         return columns_first(out, fold)
 
     return kernel

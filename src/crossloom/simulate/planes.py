@@ -51,10 +51,10 @@ def pack_row(codes, layout, packed, chunk, place):
         if codes.itemsize > 1 and bit % 8 == 0:
             for i in range(len(codes)):
                 low[i] = (codes[i] >> bit) & 255
-        at = layout[0, bit] * words
+        vector, first = divmod(layout[0, bit] * words, WORDS)
+        run = packed[chunk, layout[1, bit], vector, place, first : first + words]
         for word in range(words):
-            plane = gather_bits(address + 64 * word, bit % 8)
-            packed[chunk, layout[1, bit], (at + word) // WORDS, place, (at + word) % WORDS] = plane
+            run[word] = gather_bits(address + 64 * word, bit % 8)
 
 
 @njit(**OPTIONS)

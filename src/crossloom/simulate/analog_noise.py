@@ -1,0 +1,159 @@
+"""Random reads without a random number per cell: one Gaussian per column read, found by its name.
+
+Independent noise of cells adds to one Gaussian per read with variance σ²·Σ x²G², so that is what is drawn. The
+Gaussian of a read is (a[i + j] + b[k + j])/√2 in lane j of 32 neighbouring columns, with a and b two fixed tables of
+shuffled normal quantiles and i, k taken from a hash of (seed, chip, layer, copy, array, row group, columns, digit;
+image, position). It depends on nothing else: not on batch, thread, device or order. Its marginal is normal to within
+the tables' 2^15 quantiles; two reads have a value of one table in common with probability 2^−9, of both with 2^−19.
+
+All steps are single float32 (or, on the wide grid, float64) operations in a stated order, so every engine gives the
+same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int16, Integer, UInt64
+from scipy.special import ndtri
+
+from crossloom.simulate.devices import generator
+
+LANES = 32
+"""Columns that share one hash."""
+POOL = 1 << 15
+"""Entries of one table."""
+UNIT = 4096
+"""Sum of two entries that stands for one standard deviation."""
+ROOT_SCALE = 1.0 + 2.0**-10
+"""Centres the error of `root`, which is then within ±9·10⁻⁴ relative."""
+_MAGIC = 0x5F3759DF
+GOLDEN = 0x9E3779B97F4A7C15
+MIX_1, MIX_2, MIX_3 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93
+
+
+@cache
+def pools() -> Int16[np.ndarray, "2 entries"]:
+    """The two tables, each repeated by `LANES` entries at its end: normal quantiles times UNIT/√2, shuffled."""
+    quantiles = ndtri((np.arange(POOL) + 0.5) / POOL)
+    values = np.rint(quantiles / quantiles.std() * (UNIT / np.sqrt(2))).astype(np.int16)
+    both = np.stack([generator(0, "normal quantiles", i).permutation(values) for i in range(2)])
+    return np.ascontiguousarray(np.concatenate([both, both[:, :LANES]], axis=1))
+
+
+def mix(z: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX_1)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX_2)
+    return np.asarray(z ^ (z >> np.uint64(31)))
+
+
+def place_keys(seed: int, names: tuple[str | int, ...], count: int) -> UInt64[np.ndarray, " count"]:
+    """The keys of the reads of one array that differ in row group, columns or digit, numbered in that order."""
+    base = generator(seed, *names, "read noise").integers(0, 1 << 63, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        return mix(base + np.uint64(GOLDEN) * np.arange(1, count + 1, dtype=np.uint64))
+
+
+def vector_keys(first: int, count: int, per_image: int, first_image: int) -> UInt64[np.ndarray, " count"]:
+    """The keys of `count` input vectors from number `first` of a batch whose first image is number `first_image`."""
+    image, position = np.divmod(np.arange(first, first + count, dtype=np.uint64), np.uint64(per_image))
+    name = ((image + np.uint64(first_image)) << np.uint64(32)) + position
+    with np.errstate(over="ignore"):
+        return mix(name * np.uint64(GOLDEN) + np.uint64(MIX_3))
+
+
+def _shifted(z: torch.Tensor, by: int) -> torch.Tensor:
+    return (z >> by) & ((1 << (64 - by)) - 1)
+
+
+def normals(place: torch.Tensor, vectors: torch.Tensor, columns: int, tables: torch.Tensor) -> torch.Tensor:
+    """Gaussians of one read of every column, times `UNIT`: int64 (V, columns).
+
+    Args:
+        place: int64 (chunks of 32 columns,), `place_keys` of this row group and digit.
+        vectors: int64 (V,), `vector_keys`.
+        columns: how many columns are read.
+        tables: `pools`, int64, on the same device.
+    """
+    h = vectors[:, None] ^ place[None, :]
+    h = (h ^ _shifted(h, 32)) * _signed(MIX_3)
+    h = h ^ _shifted(h, 32)
+    lane = torch.arange(LANES, device=h.device)
+    a = tables[0][(h & (POOL - 1))[..., None] + lane]
+    b = tables[1][(_shifted(h, 32) & (POOL - 1))[..., None] + lane]
+    return (a + b).reshape(len(vectors), -1)[:, :columns]
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
+
+
+def root(v: torch.Tensor) -> torch.Tensor:
+    """√v / ROOT_SCALE in float32 by Lomont's reciprocal root and one Newton step; exact roots in float64."""
+    if v.dtype == torch.float64:
+        return v.sqrt() / ROOT_SCALE
+    y = (_MAGIC - (v.view(torch.int32) >> 1)).view(torch.float32)
+    half = v * 0.5
+    return v * (y * (1.5 - (half * y) * y))
+
+
+@dataclass(frozen=True, eq=False)
+class GroupNoise:
+    """Variance of the reads of one row group of one array, in squared grid units.
+
+    variance = constant + linear·|a| + (quadratic·a)·a + active·n + unit·Σ x²·squares + table(|a|)², a the read in grid
+    units and n the number of active rows. Terms that are None are 0.
+
+    Attributes:
+        constant, quadratic: of all columns, exact in float32.
+        linear, active: float32 (columns,) or None.
+        squares: int32 (rows, columns) or None; sums of x² times it stay below 2^15.
+        unit: exact in float32.
+        table: float64 (2, points): |a| and σ, or None.
+    """
+
+    constant: float = 0.0
+    quadratic: float = 0.0
+    linear: Float[np.ndarray, " columns"] | None = None
+    active: Float[np.ndarray, " columns"] | None = None
+    squares: Integer[np.ndarray, "rows columns"] | None = None
+    unit: float = 0.0
+    table: Float[np.ndarray, "2 points"] | None = None
+
+
+def apply_noise(
+    a: torch.Tensor, noise: GroupNoise, gaussians: torch.Tensor, active: torch.Tensor, squares: torch.Tensor | None,
+    narrow: bool,
+) -> torch.Tensor:
+    """Reads with noise, int64.
+
+    Args:
+        a: int64 (V, columns).
+        noise: its law.
+        gaussians: `normals`.
+        active: int64 (V,), active rows.
+        squares: int64 (V, columns), Σ x²·squares, where the law needs it.
+        narrow: float32 and a result within 16 bits, else float64.
+    """
+    kind = torch.float32 if narrow else torch.float64
+    value = a.to(kind)
+    v = torch.full_like(value, noise.constant)
+    if noise.linear is not None:
+        v = v + torch.from_numpy(noise.linear).to(a.device, kind) * value.abs()
+    if noise.quadratic:
+        v = v + (value * noise.quadratic) * value
+    if noise.active is not None:
+        v = v + torch.from_numpy(noise.active).to(a.device, kind) * active.to(kind)[:, None]
+    if squares is not None:
+        v = v + squares.to(kind) * noise.unit
+    if noise.table is not None:
+        sigma = np.interp(a.abs().cpu().numpy(), *noise.table)
+        v = v + torch.from_numpy(sigma**2).to(a.device, kind)
+    made = value + (gaussians.to(kind) * (ROOT_SCALE / UNIT)) * root(v.clamp_min(0))
+    if narrow:
+        made = made.clamp(-32767, 32767)
+    return (made + 0.5).floor().to(torch.int64)
