@@ -1,8 +1,8 @@
 """Transfer matrices kept on disk by content, so that an array is solved once and not once per run.
 
-A file is safetensors: `transfer`, float64 (…, columns, rows) in siemens, and in its header a version and the SHA-256 of
-the array's bytes. Its name is the SHA-256 of what went in: version, conductances, wires. A file that does not check out
-is solved again and replaced. The least recently used files go when the folder outgrows its limit.
+A file is safetensors: `transfer`, float64 (…, columns, rows) in siemens. Its name, and `content` in its header, is the
+SHA-256 of what went in: version, conductances, wires; `sha256` in its header is that of the array's bytes. A file that
+does not check out is solved again and replaced. The least recently used files go when the folder outgrows its limit.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class TransferCache:
                 transfer: np.ndarray = file.get_tensor("transfer")
         except (OSError, SafetensorError, ValueError):
             return None
-        if transfer.shape != shape or transfer.dtype != np.float64 or metadata.get("sha256") != _digest(transfer):
+        expected = {"content": path.stem, "sha256": _digest(transfer)}
+        if transfer.shape != shape or transfer.dtype != np.float64 or metadata != expected:
             return None
         with suppress(OSError):
             os.utime(path)
@@ -115,7 +116,7 @@ class TransferCache:
     def _write(self, path: Path, transfer: Float64[np.ndarray, "*arrays columns rows"]) -> None:
         try:
             with atomic_path(path) as temporary:
-                save_file({"transfer": transfer}, temporary, {"version": str(VERSION), "sha256": _digest(transfer)})
+                save_file({"transfer": transfer}, temporary, {"content": path.stem, "sha256": _digest(transfer)})
             self._bound(path.stat().st_size)
         except OSError as error:
             warnings.warn(f"transfer matrices are not kept: {self.folder}: {error}", UserWarning, stacklevel=3)
