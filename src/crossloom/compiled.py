@@ -27,7 +27,7 @@ from crossloom.weave import Program, load_program, save_program
 
 if TYPE_CHECKING:
     from crossloom.cost import CostReport
-    from crossloom.simulate import Executor
+    from crossloom.simulate import Calibration, Executor
 
 Rung = Literal["float", "integer", "crossbar"]
 RUNGS: tuple[Rung, ...] = ("float", "integer", "crossbar")
@@ -87,11 +87,15 @@ class CompiledChip:
     Args:
         mapping: the placed program.
         module: the network it came from, for the `float` rung; None after loading from disk.
+        converters: the layers' converter ranges, for chips whose range policy is `calibrated`.
     """
 
-    def __init__(self, mapping: ChipMapping, module: nn.Module | None = None) -> None:
+    def __init__(
+        self, mapping: ChipMapping, module: nn.Module | None = None, converters: Calibration | None = None
+    ) -> None:
         self.mapping = mapping
         self.module = module
+        self.converters = converters
         self._executors: dict[tuple[str, str], Executor] = {}
 
     @property
@@ -123,6 +127,8 @@ class CompiledChip:
             for factor in layer.layer.transform.factors:
                 for array in (factor.matrix.data, factor.matrix.indices, factor.matrix.indptr, factor.shift):
                     digest.update(array.tobytes())
+        if self.converters is not None:
+            digest.update(json.dumps(self.converters.to_dict(), sort_keys=True).encode())
         return digest.hexdigest()
 
     def executor(self, rung: Rung = "crossbar", device: str = "cpu") -> Executor:
@@ -133,7 +139,7 @@ class CompiledChip:
             raise InputError.choice("rung", rung, RUNGS[1:])
         key = (rung, device)
         if key not in self._executors:
-            self._executors[key] = Executor(self.mapping, rung=rung, device=device)
+            self._executors[key] = Executor(self.mapping, rung=rung, device=device, calibration=self.converters)
         return self._executors[key]
 
     def logits(self, x: Tensor, rung: Rung = "crossbar", device: str = "cpu") -> Tensor:
@@ -183,7 +189,9 @@ class CompiledChip:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the compiled chip to one safetensors file, atomically."""
         copies = {name: layer.copies for name, layer in self.mapping.layers.items()}
-        save_program(self.program, path, {"hardware": self.hardware.to_yaml(), "copies": copies, "hash": self.hash})
+        converters = None if self.converters is None else self.converters.to_dict()
+        extra = {"hardware": self.hardware.to_yaml(), "copies": copies, "converters": converters, "hash": self.hash}
+        save_program(self.program, path, extra)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> CompiledChip:
@@ -192,9 +200,13 @@ class CompiledChip:
         Raises:
             InputError: no such file, or one that is damaged, truncated or not a compiled chip.
         """
+        from crossloom.simulate import Calibration
+
         try:
             program, extra = load_program(path)
-            chip = CompiledChip(map_program(program, loads(extra["hardware"]), extra["copies"]))
+            mapping = map_program(program, loads(extra["hardware"]), extra["copies"])
+            record = extra["converters"]
+            chip = CompiledChip(mapping, None, None if record is None else Calibration.from_dict(record))
         except (OSError, ValueError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
@@ -207,8 +219,15 @@ class CompiledChip:
         return f"CompiledChip({self.program.name!r} on {self.hardware.name!r}: {self.crossbars} crossbars)"
 
 
-def _batches(calibration: Any) -> Iterable[Any]:
-    return [calibration] if isinstance(calibration, Tensor) else calibration
+def _batches(calibration: Any, count: int) -> list[Tensor]:
+    """The first batches of inputs of whatever the user gave: a tensor, or batches with or without targets."""
+    if calibration is None:
+        raise InputError("calibration", None, "a tensor or batches of real inputs, to set the activation steps")
+    given = [calibration] if isinstance(calibration, Tensor) else calibration
+    batches = [b[0] if isinstance(b, (tuple, list)) else b for b, _ in zip(given, range(count), strict=False)]
+    if not batches:
+        raise InputError("calibration", "no batches", "at least one batch")
+    return batches
 
 
 def compile(
@@ -229,7 +248,8 @@ def compile(
         model: any supported classifier, or a network from `convert` that was calibrated and perhaps trained.
         hardware: a preset's name, a hardware file, or a `Chip`.
         calibration: real inputs, as a tensor or as batches (tensors or (input, target) pairs), from which the
-            activation steps are set. Needed unless `model` is already quantised.
+            activation steps are set. Needed unless `model` is already quantised; always needed where the chip's
+            converter ranges are calibrated.
         quantisation: bits and ranges; by default what the chip asks for.
         overrides: hardware fields to change, `{"array.b_adc": 6}` or `["array.b_adc=6"]`.
         duplication: copies per layer name.
@@ -246,20 +266,14 @@ def compile(
     if isinstance(model, fx.GraphModule) and quantisers(model):
         module = model
     else:
-        if calibration is None:
-            raise InputError("calibration", None, "a tensor or batches of real inputs, to set the activation steps")
-        batches = iter(_batches(calibration))
-        first = next(batches, None)
-        if first is None:
-            raise InputError("calibration", "no batches", "at least one batch")
-        example = first[0] if isinstance(first, (tuple, list)) else first
-        module = convert(model, example[:2], quantisation or quantisation_for(chip))
-        rest = (batch for batch, _ in zip(batches, range(calibration_batches - 1), strict=False))
-        calibrate(module, [first, *rest])
-    program = lower(module, name or type(model).__name__, tuple(classes))
-    return CompiledChip(map_program(program, chip, duplication), model)
+        batches = _batches(calibration, calibration_batches)
+        module = convert(model, batches[0][:2], quantisation or quantisation_for(chip))
+        calibrate(module, batches)
+    mapping = map_program(lower(module, name or type(model).__name__, tuple(classes)), chip, duplication)
+    converters = None
+    if chip.array.adc_range == "calibrated":
+        from crossloom.simulate.observe import calibrate_converters
 
+        converters = calibrate_converters(mapping, torch.cat(_batches(calibration, calibration_batches)))
+    return CompiledChip(mapping, model, converters)
 
-def config_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256, hex, of a plain JSON configuration in canonical order."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

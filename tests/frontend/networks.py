@@ -124,15 +124,16 @@ SHAPES = {
 }  # fmt: skip
 
 
-def settled(module: nn.Module, shape: tuple[int, ...], seed: int = 0) -> nn.Module:
-    """The module with random weights and batch-norm statistics of random data."""
+def settled(module: nn.Module, shape: tuple[int, ...], seed: int = 0, rounds: int = 20) -> nn.Module:
+    """The module with random weights and batch-norm statistics of `rounds` batches of random data."""
     torch.manual_seed(seed)
     for norm in module.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(norm.weight, -0.5, 1.5)
             nn.init.uniform_(norm.bias, -0.5, 0.5)
+            norm.momentum = None  # plain averages
     module.train()
     with torch.no_grad():
-        for _ in range(20):
+        for _ in range(rounds):
             module(torch.randn(32, *shape))
     return module.eval()

@@ -33,7 +33,7 @@ from crossloom.compiled import RUNGS, CompiledChip, Rung, compile
 from crossloom.errors import InputError
 from crossloom.frontend import calibrate, convert
 from crossloom.hardware import Chip
-from crossloom.training import DataSet, TrainingConfig, build_network, checkpoint_path, fit, load_weights
+from crossloom.training import DataSet, Loader, TrainingConfig, build_network, checkpoint_path, fit, load_weights
 
 ACTIVITY_IMAGES = 64
 """Calibration images from which the cost model takes the statistics of inputs."""
@@ -108,13 +108,17 @@ class Job:
             self.network  # noqa: B018 -- loads and checks
         self.data.fingerprint()
 
+    @property
+    def calibration(self) -> Loader:
+        """The training images from which steps and converter ranges are set."""
+        images = min(self.config.data.calibration_images, len(self.data.train.labels))
+        return self.data.calibration_loader(images, seed=self.config.seed)
+
     def calibrated(self) -> fx.GraphModule:
         """The converted network with steps set from the calibration images."""
-        images = min(self.config.data.calibration_images, len(self.data.train.labels))
-        loader = self.data.calibration_loader(images, seed=self.config.seed)
         example = torch.zeros(2, *self.data.image_shape)
         module = convert(self.network, example, self.config.quantisation)
-        calibrate(module, loader)
+        calibrate(module, self.calibration)
         return module
 
     @cached_property
@@ -168,7 +172,10 @@ class Job:
     def compile(self) -> None:
         """Integer program, placed on arrays, written to the folder."""
         with self.stage("compile", f"for {self.hardware.name}") as outcome:
-            chip = compile(self.quantised, self.hardware, name=self.config.network.name, classes=self.data.classes)
+            chip = compile(
+                self.quantised, self.hardware, self.calibration,
+                name=self.config.network.name, classes=self.data.classes,
+            )  # fmt: skip
             chip.save(self.path / CHIP)
             outcome.append(f"{chip.crossbars:,} crossbars, {100 * chip.mapping.utilisation:.0f} % of cells used")
 
