@@ -131,7 +131,9 @@ def test_imperfect_chips_equal_float64_loops_within_the_stated_error(
 def test_the_fast_engine_and_torch_give_the_same_bits(law: str | None, data: Any, exact: bool) -> None:
     noise = data.draw(st.sampled_from(NOISE))
     adc = {"noise_sigma": 0.3, **noise.get("array__adc_errors", {})}
-    mapping, x, chip = data.draw(cases(**{**noise, "array__adc_errors": adc if exact else noise.get("array__adc_errors", {})}))
+    mapping, x, chip = data.draw(
+        cases(**{**noise, "array__adc_errors": adc if exact else noise.get("array__adc_errors", {})})
+    )
     table = ((0.0, 0.1), (4.0, 0.5)) if law == "table" else ()
     noise_law = ReadNoise(law, None if law == "table" else 0.05, table, exact=exact) if law else ReadNoise()
     real = AnalogChip.of(chip, 1, 3, Conditions(read_noise=noise_law))

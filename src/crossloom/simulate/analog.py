@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping
+from crossloom.simulate.analog_lookup import LookupKernel, fits
 from crossloom.simulate.analog_plan import plan
 from crossloom.simulate.analog_tensor import TensorKernel
 from crossloom.simulate.engine import Kernel, Settings, mapped
@@ -29,4 +30,7 @@ class AnalogEngine:
         if chip is None:
             raise InputError("analog", None, "the chip to simulate")
         adc = settings.converter(mapping)
-        return TensorKernel(mapping, [plan(mapping, adc, chip, copy) for copy in range(mapping.copies)], settings)
+        plans = [plan(mapping, adc, chip, copy) for copy in range(mapping.copies)]
+        if settings.device.type == "cpu" and all(fits(mapping, p) for p in plans):
+            return LookupKernel(mapping, plans, settings)
+        return TensorKernel(mapping, plans, settings)

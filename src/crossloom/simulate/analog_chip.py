@@ -51,7 +51,9 @@ class ReadNoise:
         if self.law not in ("cell", "proportional", "root", "table"):
             raise InputError.choice("read_noise.law", self.law, ("cell", "proportional", "root", "table"))
         if (self.law == "table") != bool(self.table):
-            raise InputError("read_noise.table", self.table, "(partial sum, sigma) points with law table, and only then")
+            raise InputError(
+                "read_noise.table", self.table, "(partial sum, sigma) points with law table, and only then"
+            )
         points = [p for p, _ in self.table]
         if points != sorted(set(points)) or any(s < 0 for _, s in self.table):
             raise InputError("read_noise.table", self.table, "rising partial sums and no negative sigma")

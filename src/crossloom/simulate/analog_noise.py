@@ -126,7 +126,11 @@ class GroupNoise:
 
 
 def apply_noise(
-    a: torch.Tensor, noise: GroupNoise, gaussians: torch.Tensor, active: torch.Tensor, squares: torch.Tensor | None,
+    a: torch.Tensor,
+    noise: GroupNoise,
+    gaussians: torch.Tensor,
+    active: torch.Tensor,
+    squares: torch.Tensor | None,
     narrow: bool,
 ) -> torch.Tensor:
     """Reads with noise, int64.

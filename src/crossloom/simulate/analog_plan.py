@@ -16,11 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from crossloom.mapping import LayerMapping
 from crossloom.simulate.adc import Adc
-from crossloom.simulate.analog_chip import AnalogChip, Converters, ProgrammedBlock, program_block, row_groups, slice_gains
+from crossloom.simulate.analog_chip import (
+    AnalogChip,
+    Converters,
+    ProgrammedBlock,
+    program_block,
+    row_groups,
+    slice_gains,
+)
 from crossloom.simulate.analog_noise import LANES, GroupNoise, place_keys
 
 TOLERANCE = 0.1
@@ -38,6 +45,7 @@ class PlannedBlock:
         rows: index into the rows of P x.
         groups: rows driven at once.
         columns: accumulators of the weight columns.
+        flipped: per physical column, whether it holds complements.
         gains: what one unit of each physical column adds, sign of flipped columns included.
         flips: per weight column, what the sum of inputs is multiplied by for its flipped columns.
         cells: int32 (rows, physical columns), S·g.
@@ -50,6 +58,7 @@ class PlannedBlock:
     rows: Integer[np.ndarray, " rows"]
     groups: list[slice]
     columns: Integer[np.ndarray, " outputs"]
+    flipped: Bool[np.ndarray, " columns"]
     gains: Integer[np.ndarray, " columns"]
     flips: Integer[np.ndarray, " outputs"]
     cells: Integer[np.ndarray, "rows columns"]
@@ -108,10 +117,11 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
     digit = max((1 << d.width) - 1 for d in mapping.digits)
     weights = [b.weights for b in made]
     reach = digit * max((max(h, -l) for h, l in (span(w, g) for w, g in zip(weights, groups, strict=True))), default=0)
+    loudest = max((_loudest(b, g, adc, chip, reach, digit) for b, g in zip(made, groups, strict=True)), default=0.0)
     largest = digit * (mapping.array.active_rows * ((1 << mapping.array.b_cell) - 1))
-    decision = _narrow(weights, groups, [b.converters for b in made], adc, reach, largest, digit)
+    decision = _narrow(weights, groups, [b.converters for b in made], adc, reach + loudest, largest, digit)
     narrow = decision is not None
-    scale, shift, error, constants = decision or _wide(weights, groups, adc, reach, digit)
+    scale, shift, error, constants = decision or _wide(weights, groups, adc, reach + loudest, digit)
     noisy = chip.noisy_cells or mapping.array.adc_errors.noise_sigma > 0
     slices = mapping.code.columns
     count = np.zeros(mapping.layer.core.shape[0] * mapping.layer.core.shape[2], np.int64)
@@ -129,8 +139,16 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
         keys = place_keys(chip.seed, names, len(g) * chunks * len(mapping.digits))
         blocks.append(
             PlannedBlock(
-                rows=mapping.core_rows(block), groups=g, columns=columns, gains=gains, flips=flips, cells=cells,
-                multiplier=constants[i][0], constant=constants[i][1], converters=b.converters,
+                rows=mapping.core_rows(block),
+                groups=g,
+                columns=columns,
+                flipped=b.flipped,
+                gains=gains,
+                flips=flips,
+                cells=cells,
+                multiplier=constants[i][0],
+                constant=constants[i][1],
+                converters=b.converters,
                 noise=[_noise(b, s, cells[s], adc, chip, scale, digit) for s in g] if noisy else [],
                 keys=keys.reshape(len(g), chunks, len(mapping.digits)),
             )  # fmt: skip
@@ -219,6 +237,21 @@ def _wide(
     scale = min(scale, 1 << 16)
     empty = np.zeros(0, np.int64)
     return scale, 0, _rounding(weights, groups, scale, digit) / adc.delta, [(empty, empty)] * len(weights)
+
+
+def _loudest(
+    block: ProgrammedBlock, groups: list[slice], adc: Adc, chip: AnalogChip, reach: float, digit: int
+) -> float:
+    """Six standard deviations of the noisiest read, in level steps: what the grid leaves room for beyond `reach`."""
+    law, sigma = chip.conditions.read_noise, chip.noise_sigma
+    variance = law.floor**2 + (block.converters.noise * adc.delta) ** 2
+    if law.law == "table":
+        variance += max(s for _, s in law.table) ** 2
+    elif law.law == "cell" and sigma:
+        variance += (sigma * digit) ** 2 * span(block.squares, groups)[0]
+    else:
+        variance += sigma**2 * (reach if law.law == "root" else reach**2)
+    return 6 * float(np.sqrt(variance))
 
 
 def _noise(

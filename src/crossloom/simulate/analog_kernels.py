@@ -1,0 +1,348 @@
+"""Numba kernels of the analog rung: subset-sum tables looked up by input bits, the converter and the shift-and-add.
+
+Four rows with one input bit each can add up in sixteen ways. Per four rows and 32 columns the sixteen sums are
+tabulated once (1 KiB, so a 128-row array's 32 KiB of tables stay in the first-level cache), and every bit of every
+position looks its sum up: one load and one add stand for 128 multiply-accumulates in 16 bits. Nothing is written
+back between the read and the shift-and-add.
+
+Layout. A word is eight bytes, one per input bit; byte b holds 8·(bits b of four rows, lowest row lowest).
+`words[bits / 8, position, lookup]`. A part is 32 columns of one array; a strip is the parts, one under the other,
+whose columns belong to the same accumulators.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+# ruff: noqa: ANN001, ANN201
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from crossloom.simulate.analog_lanes import (
+    COLUMNS,
+    add_ints,
+    add_reals,
+    add_saturated,
+    add_shorts,
+    at_least_zero,
+    first_reciprocal_root,
+    high_product,
+    load_ints,
+    load_reals,
+    load_shorts,
+    lookup,
+    magnitude,
+    max_shorts,
+    min_shorts,
+    mul_reals,
+    round_to_shorts,
+    shift_ints,
+    shift_left,
+    shift_right,
+    spread_int,
+    spread_real,
+    spread_short,
+    store_ints,
+    store_shorts,
+    sub_ints,
+    sub_reals,
+    to_reals,
+    widen,
+    xor_ints,
+)
+from crossloom.simulate.analog_noise import MIX_3, POOL, ROOT_SCALE, UNIT
+
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+ROWS = 4
+"""Rows of one lookup."""
+VECTOR = 2 * COLUMNS
+"""Bytes of 32 shorts."""
+TABLE = VECTOR << ROWS
+"""Bytes of one lookup's table."""
+BITS = 8
+"""Input bits of one word."""
+GAUSSIAN = np.float32(ROOT_SCALE / UNIT)
+PAIRS, NIBBLES = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
+BYTES = np.uint64(0x00FF00FF00FF00FF)
+HASH, MASK, HALF = np.uint64(MIX_3), np.uint64(POOL - 1), np.uint64(32)
+
+
+def spread_bits() -> np.ndarray:
+    """uint64 (256,): byte b of entry v is 8·(bit b of v)."""
+    values = np.arange(256, dtype=np.uint64)
+    return sum(
+        (((values >> np.uint64(b)) & np.uint64(1)) << np.uint64(8 * b + 3) for b in range(8)), np.uint64(0) * values
+    )  # type: ignore[return-value]
+
+
+@njit(parallel=True, **OPTIONS)
+def pack(z, order, spread, band_start, group_start, words, bands, active):
+    """Turn rows of codes into lookup words.
+
+    Args:
+        z: codes (R, P), two's complement.
+        order: int64 (4·lookups,), the row behind each, or −1 for none.
+        spread: `spread_bits`.
+        band_start: int64 (bands + 1,), first lookup of each band, a list of rows that some arrays share.
+        group_start: int64 (row groups + 1,), first lookup of each row group.
+        words: uint64 (W, P, lookups), written.
+        bands: int64 (bands, P), written: Σ x over the rows of each band.
+        active: uint16 (P, row groups, 8·W), written if not empty: how many rows of the group have each bit set.
+    """
+    positions = words.shape[1]
+    tile = 64
+    for task in prange((positions + tile - 1) // tile):
+        first, stop = task * tile, min((task + 1) * tile, positions)
+        low = np.zeros((ROWS, tile), np.uint8)
+        for band in range(len(band_start) - 1):
+            bands[band, first:stop] = 0
+            for j in range(band_start[band], band_start[band + 1]):
+                for r in range(ROWS):
+                    row = order[ROWS * j + r]
+                    if row >= 0:
+                        for p in range(first, stop):
+                            bands[band, p] += z[row, p]
+                for w in range(words.shape[0]):
+                    for r in range(ROWS):
+                        row = order[ROWS * j + r]
+                        if row < 0:
+                            low[r] = 0
+                        else:
+                            for p in range(first, stop):
+                                low[r, p - first] = (z[row, p] >> (BITS * w)) & 255
+                    for p in range(first, stop):
+                        i = p - first
+                        words[w, p, j] = (
+                            spread[low[0, i]]
+                            | (spread[low[1, i]] << np.uint64(1))
+                            | (spread[low[2, i]] << np.uint64(2))
+                            | (spread[low[3, i]] << np.uint64(3))
+                        )
+        if active.shape[0] == 0:
+            continue
+        for w in range(words.shape[0]):
+            for p in range(first, stop):
+                for g in range(len(group_start) - 1):
+                    even, odd = np.uint64(0), np.uint64(0)
+                    for j in range(group_start[g], group_start[g + 1]):
+                        word = words[w, p, j] >> np.uint64(3)
+                        word = (word & PAIRS) + ((word >> np.uint64(1)) & PAIRS)
+                        word = (word & NIBBLES) + ((word >> np.uint64(2)) & NIBBLES)
+                        even += word & BYTES
+                        odd += (word >> np.uint64(8)) & BYTES
+                    for bit in range(0, BITS, 2):
+                        active[p, g, BITS * w + bit] = (even >> np.uint64(8 * bit)) & np.uint64(0xFFFF)
+                        active[p, g, BITS * w + bit + 1] = (odd >> np.uint64(8 * bit)) & np.uint64(0xFFFF)
+
+
+@njit(**OPTIONS)
+def tabulate(cells, first, lookups, table):
+    """The tables of `lookups` lookups from shorts at row `first` of cells (rows, 32)."""
+    source, target = cells.ctypes.data + VECTOR * first, table
+    for _ in range(lookups):
+        store_shorts(target, spread_short(0))
+        for r in range(ROWS):
+            row = load_shorts(source + VECTOR * r)
+            for e in range(1 << r):
+                store_shorts(target + VECTOR * ((1 << r) + e), add_shorts(load_shorts(target + VECTOR * e), row))
+        source += VECTOR * ROWS
+        target += TABLE
+
+
+@njit(**OPTIONS)
+def sum_bits(table, words, count, bits, out):
+    """For each of the first `bits` bytes of the words, the sum of its lookups: shorts at `out`, one bit after the other."""
+    if bits > 4:
+        a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = spread_short(0)
+        for j in range(count):
+            word = words[j]
+            a0 = add_shorts(a0, lookup(table, word, 0))
+            a1 = add_shorts(a1, lookup(table, word, 1))
+            a2 = add_shorts(a2, lookup(table, word, 2))
+            a3 = add_shorts(a3, lookup(table, word, 3))
+            a4 = add_shorts(a4, lookup(table, word, 4))
+            a5 = add_shorts(a5, lookup(table, word, 5))
+            a6 = add_shorts(a6, lookup(table, word, 6))
+            a7 = add_shorts(a7, lookup(table, word, 7))
+            table += TABLE
+        store_shorts(out + 4 * VECTOR, a4)
+        store_shorts(out + 5 * VECTOR, a5)
+        store_shorts(out + 6 * VECTOR, a6)
+        store_shorts(out + 7 * VECTOR, a7)
+    elif bits > 2:
+        a0 = a1 = a2 = a3 = spread_short(0)
+        for j in range(count):
+            word = words[j]
+            a0 = add_shorts(a0, lookup(table, word, 0))
+            a1 = add_shorts(a1, lookup(table, word, 1))
+            a2 = add_shorts(a2, lookup(table, word, 2))
+            a3 = add_shorts(a3, lookup(table, word, 3))
+            table += TABLE
+    else:
+        a0 = a1 = a2 = a3 = spread_short(0)
+        for j in range(count):
+            word = words[j]
+            a0 = add_shorts(a0, lookup(table, word, 0))
+            a1 = add_shorts(a1, lookup(table, word, 1))
+            table += TABLE
+    store_shorts(out, a0)
+    store_shorts(out + VECTOR, a1)
+    store_shorts(out + 2 * VECTOR, a2)
+    store_shorts(out + 3 * VECTOR, a3)
+
+
+@njit(**OPTIONS)
+def deviation(a, squares, lanes, constant, quadratic, unit, active, key, first_pool, second_pool):
+    """The read with its noise: `analog_noise.apply_noise` for one read of 32 columns."""
+    value = to_reals(a)
+    v = spread_real(constant)
+    v = add_reals(v, mul_reals(load_reals(lanes), magnitude(value)))
+    if quadratic != np.float32(0):
+        v = add_reals(v, mul_reals(mul_reals(value, spread_real(quadratic)), value))
+    if active != np.float32(0):
+        v = add_reals(v, mul_reals(load_reals(lanes + 4 * COLUMNS), spread_real(active)))
+    if unit != np.float32(0):
+        v = add_reals(v, mul_reals(to_reals(squares), spread_real(unit)))
+    v = at_least_zero(v)
+    y = first_reciprocal_root(v)
+    half = mul_reals(v, spread_real(np.float32(0.5)))
+    y = mul_reals(y, sub_reals(spread_real(np.float32(1.5)), mul_reals(mul_reals(half, y), y)))
+    h = (key ^ (key >> HALF)) * HASH
+    h = h ^ (h >> HALF)
+    z = add_shorts(
+        load_shorts(first_pool + 2 * np.intp(h & MASK)), load_shorts(second_pool + 2 * np.intp((h >> HALF) & MASK))
+    )
+    return round_to_shorts(add_reals(value, mul_reals(mul_reals(to_reals(z), spread_real(GAUSSIAN)), mul_reals(v, y))))
+
+
+@njit(**OPTIONS)
+def read_task(
+    task, words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes, noise_values,
+    place_keys, digits, sizes, pools, tile, out,
+):  # fmt: skip
+    """One task of `read`."""
+    strips = len(strip_start) - 1
+    number, strip = divmod(task, strips)
+    first, stop = number * tile, min((number + 1) * tile, words.shape[1])
+    bits, shift, top, noisy, exact = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    longest = sizes[5]
+    raw = np.empty(longest * TABLE * (1 + exact) + 64, np.uint8)
+    table = (raw.ctypes.data + 63) & ~63
+    square_table = table + longest * TABLE
+    planes = words.shape[0] * BITS
+    scratch = np.empty(2 * planes * VECTOR + 64, np.uint8)
+    sums = (scratch.ctypes.data + 63) & ~63
+    square_sums = sums + planes * VECTOR
+    first_pool, second_pool = pools[0].ctypes.data, pools[1].ctypes.data
+    zero, highest, right = spread_short(0), spread_short(top), spread_short(shift)
+    for part in range(strip_start[strip], strip_start[strip + 1]):
+        base, row, group, groups = parts[part, 0], parts[part, 1], parts[part, 2], parts[part, 3]
+        lane = lanes.ctypes.data + 4 * VECTOR * part
+        multiplier, constant, flip = load_shorts(lane), load_shorts(lane + VECTOR), load_ints(lane + 2 * VECTOR)
+        total = 0
+        for g in range(group, group + groups):
+            total += group_size[g]
+        tabulate(cells, row, total, table)
+        if exact:
+            tabulate(squares, row, total, square_table)
+        for p in range(first, stop):
+            summed = spread_int(0)
+            at = 0
+            for g in range(groups):
+                size = group_size[group + g]
+                for w in range(words.shape[0]):
+                    here = words[w, p, base + at : base + at + size]
+                    left = min(bits - BITS * w, BITS)
+                    sum_bits(table + TABLE * at, here, size, left, sums + w * BITS * VECTOR)
+                    if exact:
+                        sum_bits(square_table + TABLE * at, here, size, left, square_sums + w * BITS * VECTOR)
+                at += size
+                code_sum = zero
+                for d in range(len(digits)):
+                    plane = digits[d, 0]
+                    a = load_shorts(sums + VECTOR * plane)
+                    for b in range(1, digits[d, 1]):
+                        a = add_shorts(a, shift_left(load_shorts(sums + VECTOR * (plane + b)), spread_short(b)))
+                    if noisy:
+                        place = parts[part, 4] + g
+                        a = deviation(
+                            a, load_shorts(square_sums + VECTOR * plane), noise_lanes.ctypes.data + 8 * COLUMNS * place,
+                            noise_values[place, 0], noise_values[place, 1], noise_values[place, 2],
+                            np.float32(active[p, group + g, plane]) if active.shape[0] else np.float32(0),
+                            place_keys[place, d] ^ names[p], first_pool, second_pool,
+                        )  # fmt: skip
+                    code = shift_right(add_saturated(high_product(a, multiplier), constant), right)
+                    code = min_shorts(max_shorts(code, zero), highest)
+                    code_sum = add_shorts(code_sum, shift_left(code, spread_short(digits[d, 2])))
+                    if digits[d, 3]:
+                        wide = shift_ints(widen(code_sum), spread_int(digits[d, 4]))
+                        summed = add_ints(summed, wide) if digits[d, 5] > 0 else sub_ints(summed, wide)
+                        code_sum = zero
+            target = out.ctypes.data + 4 * COLUMNS * (strip * out.shape[1] + p)
+            store_ints(target, add_ints(load_ints(target), sub_ints(xor_ints(summed, flip), flip)))
+
+
+@njit(parallel=True, **OPTIONS)
+def read(
+    words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes, noise_values,
+    place_keys, digits, sizes, pools, tile, out,
+):  # fmt: skip
+    """All reads of some positions.
+
+    Args:
+        words, active: of `pack`.
+        names: uint64 (P,), `analog_noise.vector_keys`.
+        cells, squares: int16 (rows, 32), the parts' rows one part after the other, each row group padded to 4 rows.
+        strip_start: int64 (strips + 1,), first part of each strip.
+        parts: int64 (parts, 5): first lookup, first row in `cells`, first row group, row groups, first noise place.
+        group_size: int64 (row groups,), lookups.
+        lanes: int16 (parts, 4, 32): multiplier, constant, and int32 −1 for flipped columns.
+        noise_lanes: float32 (places, 2, 32): factors of |a| and of the active rows.
+        noise_values: float32 (places, 3): constant, quadratic, unit.
+        place_keys: uint64 (places, digits).
+        digits: int64 (digits, 6): first bit, bits, left shift of codes, 1 where the 16-bit sum must be emptied, left
+            shift then, and its sign.
+        sizes: int64 (6,): input bits, k, 2^b − 1, noisy, exact variance, most lookups of an array.
+        pools: `analog_noise.pools`.
+        tile: positions of one task.
+        out: int32 (strips, P, 32), added to.
+    """
+    tiles = (words.shape[1] + tile - 1) // tile
+    for task in prange(tiles * (len(strip_start) - 1)):
+        read_task(
+            np.int64(task), words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes,
+            noise_values, place_keys, digits, sizes, pools, tile, out,
+        )  # fmt: skip
+
+
+@njit(parallel=True, **OPTIONS)
+def finish(sums, outputs, gains, count, step, low, denominator, bands, band_of, flips, out):
+    """Slices, converter scale and digital corrections: accumulators (N, P).
+
+    Args:
+        sums: int32 (strips, P, 32) from `read`.
+        outputs: int64 (entries + 1, 3): accumulator, 32·strip + lane of its first physical column, first band entry.
+        gains: int64 (slices,).
+        count, step, low, denominator: of `Adc.total`.
+        bands: int64 (bands, P) from `pack`.
+        band_of, flips: int64 (band entries,): a band and the factor of its sum; the entries of outputs[i] end where
+            those of outputs[i + 1] begin.
+        out: (N, P), written for every accumulator named.
+    """
+    positions, slices, tile = sums.shape[1], len(gains), 64
+    for task in prange((positions + tile - 1) // tile):
+        first, stop = task * tile, min((task + 1) * tile, positions)
+        for i in range(len(outputs) - 1):
+            n, column = outputs[i, 0], outputs[i, 1]
+            for p in range(first, stop):
+                codes = np.int64(0)
+                for s in range(slices):
+                    codes += gains[s] * sums[(column + s) // COLUMNS, p, (column + s) % COLUMNS]
+                value = codes * step + count[n] * low
+                if denominator != 1:
+                    value = (2 * value + denominator) // (2 * denominator)
+                for e in range(outputs[i, 2], outputs[i + 1, 2]):
+                    value += flips[e] * bands[band_of[e], p]
+                out[n, p] = value
