@@ -11,6 +11,7 @@ from crossloom.weave import weight_code
 
 EXPECTED = {
     "isaac", "crimp-isaac", "crimp-isaac-fp", "rram-40nm", "neurram", "neurosim-rram", "rram-binary",
+    "sot-mram-and",
     "sot-mram", "stt-mram", "sram-cim", "pcm", "fefet",
 }  # fmt: skip
 
@@ -88,7 +89,7 @@ class TestFigures:
         assert (d.r_on, d.on_off, d.read_voltage, d.read_pulse, d.cell_area_f2) == (6000, 150, 0.5, 10e-9, 48)
         assert a.read_max == 7
         assert a.lossless
-        assert chip.published["peak_energy_efficiency"].value == 36.4e12
+        assert chip.published["macro_energy_efficiency"].value == 36.4e12
 
     def test_neurosim(self):
         chip = load("neurosim-rram")

@@ -8,6 +8,8 @@ ceil(R_b / active_rows) row groups, macros m and accumulators of A bits:
 | row drive | V·Σ_b R_b·D, or the measured fraction of digits that are not zero |
 | array read | V·D·Σ_b groups_b |
 | sample and hold, conversion, shift-add | V·D·Σ_b groups_b·M_b |
+| integration | V·Σ_d (2^width_d − 1)·Σ_b groups_b·M_b; only where digits are serial |
+| input write, bulk AND, count of ones | V·D·Σ_b R_b, and twice V·D·Σ_b groups_b·M_b; only with an AND readout |
 | input register | bits of P x written once per macro, read once per block |
 | output register | A bits written and read for every sum of every macro |
 | tile bus | bits of P x into every macro that needs them, A bits of every sum out of it |
@@ -17,6 +19,10 @@ ceil(R_b / active_rows) row groups, macros m and accumulators of A bits:
 | transform | operations of P × V; sums of inputs for offset and flipped columns, and their subtraction |
 | digital add | sums of different macros, bias, residuals |
 | activation, pool, multiply | one per value that is rounded and clipped, compared, or rescaled by no power of two |
+
+Serial digits are driven bit by bit: a row drive is a bit that is not zero, and a column is sampled once a bit. With
+an AND readout the input's bit planes are written beside the weights; no row is driven, no array read, sampled or
+converted, and every cell is sensed once a digit whatever the input.
 
 An elementwise node works where the last of its operands is made and takes that one as it comes; its other operands
 and the operands of pooling come through the buffer. A tensor that is made on several tiles sends each reader the same
@@ -273,10 +279,7 @@ class _Counter:
         conversions = float(reads @ geometry.columns)
         fetched = float(geometry.support.sum()) * input_bits if computed else float(geometry.macro_rows) * input_bits
         per_position = [
-            Work(Action.ROW_DRIVE, driven),
-            Work(Action.ARRAY_READ, float(reads.sum())),
-            Work(Action.SAMPLE_HOLD, conversions),
-            Work(Action.ADC_CONVERSION, conversions),
+            *_read_work(geometry, driven, float(reads.sum()), conversions),
             Work(Action.SHIFT_ADD, conversions, width),
             Work(Action.INPUT_REGISTER, float(geometry.macro_rows + geometry.rows.sum()) * row_bits),
             Work(Action.OUTPUT_REGISTER, 2.0 * geometry.macro_columns * width),
@@ -313,9 +316,11 @@ class _Counter:
         wanted = chip.components.cell_energy == "conductance"
         table = CellTable(mapped) if wanted else None
         levels = chip.device.conductances(mapped.array.b_cell)
-        if activity is None:
-            driven = float(geometry.rows.sum()) * len(mapped.digits)
-            full = sum((((1 << f.width) - 1) / largest) ** 2 for f in mapped.digits)
+        serial = mapped.array.digit_drive == "serial"
+        if activity is None or mapped.array.readout == "and":
+            pulses = sum(f.width for f in mapped.digits) if serial else len(mapped.digits)
+            driven = float(geometry.rows.sum()) * pulses
+            full = float(pulses) if serial else sum((((1 << f.width) - 1) / largest) ** 2 for f in mapped.digits)
             density = None
         else:
             density, square = activity.density.sum(0), activity.power.sum(0)
@@ -369,6 +374,26 @@ def _is_view(node: Node, sources: tuple[Node, ...]) -> bool:
 
 def _trivial(rescale: Rescale) -> bool:
     return bool(np.all(rescale.multiplier == 1) and not np.any(rescale.shift))
+
+
+def _read_work(geometry: Geometry, driven: float, reads: float, conversions: float) -> list[Work]:
+    """What the arrays do for one input vector."""
+    array, digits = geometry.mapped.array, geometry.mapped.digits
+    if array.readout == "and":
+        written = float(geometry.rows.sum()) * len(digits)
+        return [
+            Work(Action.INPUT_WRITE, written),
+            Work(Action.BULK_AND, conversions),
+            Work(Action.POPCOUNT, conversions),
+        ]
+    work = [Work(Action.ROW_DRIVE, driven), Work(Action.ARRAY_READ, reads), Work(Action.ADC_CONVERSION, conversions)]
+    if array.digit_drive == "level":
+        return [*work, Work(Action.SAMPLE_HOLD, conversions)]
+    return [
+        *work,
+        Work(Action.SAMPLE_HOLD, conversions * sum(f.width for f in digits) / len(digits)),
+        Work(Action.INTEGRATE, conversions * sum((1 << f.width) - 1 for f in digits) / len(digits)),
+    ]
 
 
 def _transform_work(geometry: Geometry, width: int) -> list[Work]:

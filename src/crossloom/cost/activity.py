@@ -29,8 +29,9 @@ class LayerActivity:
     """Statistics of one layer's digits.
 
     Attributes:
-        density: fraction of input vectors in which a digit of a row of P x is not zero.
-        power: mean of (digit ÷ largest digit)², what the cells' V² follows.
+        density: drives of a row of P x per digit: how often the digit is not zero, or, where digits are serial, the
+            mean number of its bits that are one.
+        power: mean of (digit ÷ largest digit)², what the cells' V² follows; serial digits: the same as density.
         busy: per row band (a run of rows that arrays of this layer share, in the order of the blocks), the fraction
             of reads in which a window of `active_rows` rows has any digit to drive.
         reads: mean number of reads a vector takes when empty ones are skipped and all arrays of the layer wait for
@@ -74,8 +75,9 @@ def layer_activity(mapped: LayerMapping, vectors: Integer[np.ndarray, "vectors i
     reads = np.zeros((len(found), len(rows)), np.int64)
     for digit in pieces(rows, mapped.digits):
         driven = digit != 0
-        density.append(driven.mean(0))
-        power.append(((digit / largest) ** 2).mean(0))
+        serial = mapped.array.digit_drive == "serial"
+        density.append(np.bitwise_count(digit).mean(0) if serial else driven.mean(0))
+        power.append(density[-1] if serial else ((digit / largest) ** 2).mean(0))
         for i, band in enumerate(found):
             any_driven = [driven[:, window].any(1) for window in windows(band, mapped.array.active_rows)]
             busy[i].append([float(window.mean()) for window in any_driven])

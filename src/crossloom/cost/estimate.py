@@ -8,24 +8,23 @@ images. Every assumption that the numbers rest on is in the report.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from crossloom.cost.actions import Counts, NodeWork, count
 from crossloom.cost.activity import Activity
 from crossloom.cost.programming import programming
-from crossloom.cost.report import ComponentCost, CostReport, LayerCost
+from crossloom.cost.report import RAW, ComponentCost, CostReport, LayerCost
 from crossloom.cost.timing import Clockwork, NodeTime, image_latency
-from crossloom.hardware import Action, Chip, Component, components
+from crossloom.hardware import CELLS, Action, Chip, Component, cell_factor, components
 from crossloom.mapping import Mapping
-
-CELLS = "cells"
-"""Name of the memory cells' own energy among the components."""
 
 
 class Parts:
     """A chip's components, with widths looked up once."""
 
-    def __init__(self, chip: Chip) -> None:
-        self.by_name = components(chip)
+    def __init__(self, chip: Chip, calibrated: bool = True) -> None:
+        self.by_name = components(chip, calibrated=calibrated)
+        self.cell_factor = cell_factor(chip, calibrated=calibrated)
         self._widths: dict[tuple[str, int], Component] = {}
 
     def at(self, name: str, bits: int | None) -> Component:
@@ -43,7 +42,7 @@ class Parts:
 
 
 def estimate(mapping: Mapping, activity: Activity | None = None, *, zero_skipping: bool = False) -> CostReport:
-    """Area, energy and latency of one image.
+    """Area, energy and latency of one image; of a calibrated chip, the raw headline figures beside them.
 
     Args:
         mapping: a placed program.
@@ -55,10 +54,18 @@ def estimate(mapping: Mapping, activity: Activity | None = None, *, zero_skippin
         InputError: zero-skipping without activity, activity of another network, or an unknown component.
     """
     chip = mapping.chip
-    parts = Parts(chip)
     counts = count(mapping, activity, zero_skipping)
-    times = Clockwork(chip, parts.by_name, counts).all(mapping.program)
-    return _Report(mapping, parts, counts, times, activity, zero_skipping).build()
+
+    def report(calibrated: bool) -> CostReport:
+        parts = Parts(chip, calibrated)
+        times = Clockwork(chip, parts.by_name, counts).all(mapping.program)
+        return _Report(mapping, parts, counts, times, activity, zero_skipping).build()
+
+    found = report(True)
+    if not chip.components.calibration:
+        return found
+    raw = report(False)
+    return replace(found, raw={key: float(getattr(raw, key)) for key in RAW})
 
 
 class _Report:
@@ -83,7 +90,8 @@ class _Report:
                 found[name] = found.get(name, 0.0) + work.count * self.parts.at(name, work.bits).energy
         if node.cell_power:
             device = self.chip.device
-            found[CELLS] = node.cell_power * device.read_voltage**2 * device.read_pulse
+            energy = node.cell_power * device.read_voltage**2 * device.read_pulse
+            found[CELLS] = energy * self.parts.cell_factor
         return found
 
     def _silicon(self, node: NodeWork) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
@@ -217,10 +225,17 @@ class _Report:
             seen = min((a.vectors for a in self.activity.layers.values()), default=0)
             yield f"inputs: digits measured on at least {seen} input vectors of every layer"
         yield "zero-skipping: " + ("reads without a driven row are left out" if self.zero_skipping else "none")
+        for name, entry in chip.components.calibration.items():
+            yield f"calibrated: {name}, {entry.source}"
         if chip.components.cell_energy == "conductance":
             yield "cells: V²·G·t with the target conductance of every programmed cell; unused columns draw nothing"
         else:
             yield f"cells: included in array_read of the {chip.components.family} family, whatever they hold"
+        if array.readout == "and":
+            layers = [(n.positions, n.geometry.mapped) for n in self.counts.nodes if n.geometry is not None]
+            writes = max((-(-positions // m.copies) * len(m.digits) for positions, m in layers), default=0)
+            life = f"worn out after {chip.device.endurance / max(writes, 1):.2g} images"
+            yield f"input planes are written beside the weights: {writes} writes of a cell an image, {life}"
         beat = f"fixed at {array.cycle:g} s" if array.cycle is not None else "the sum of its parts"
         yield f"read cycle: {beat}, {array.columns_per_adc} columns to a converter"
         yield "buffers: input codes are fetched anew for every position and macro; tensors written once per tile"

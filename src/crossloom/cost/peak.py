@@ -13,10 +13,8 @@ import math
 from dataclasses import dataclass
 
 from crossloom.cost.timing import read_time
-from crossloom.hardware import Action, Chip, Component, columns_per_weight, components
+from crossloom.hardware import CELLS, Action, Chip, Component, cell_factor, columns_per_weight, components
 from crossloom.weave import fields
-
-CELLS = "cells"
 
 
 @dataclass(frozen=True)
@@ -73,39 +71,48 @@ class Peak:
 
 
 @dataclass(frozen=True)
-class Check:
-    """A published figure beside ours, SI units."""
+class Rating:
+    """At which widths a peak is stated.
 
-    name: str
-    published: float
-    ours: float
-    unit: str
-    condition: str
-    source: str
+    Attributes:
+        inputs, weights: bits.
+        signed: inputs have a sign, given by the polarity of the drive: one bit less to stream.
+        density: fraction of rows driven.
+        outputs: bits of the finished sums: the conversion of a lower digit leaves out what lies below their last bit.
+            None means the converters' full width for every digit.
+    """
 
-    @property
-    def ratio(self) -> float:
-        """Ours ÷ published."""
-        return self.ours / self.published
+    inputs: int
+    weights: int
+    signed: bool = False
+    density: float = 1.0
+    outputs: int | None = None
+
+    def digits(self, chip: Chip) -> list[int]:
+        """Widths of the input digits, highest first."""
+        streamed = max(self.inputs - 1, 1) if self.signed else self.inputs
+        return [f.width for f in reversed(fields(streamed, chip.array.b_dac, signed=False))]
+
+    def conversion_bits(self, chip: Chip) -> list[int]:
+        """Bits of the conversion of each digit."""
+        found, below = [], 0
+        for width in self.digits(chip):
+            found.append(chip.array.b_adc if self.outputs is None else max(self.outputs - below, 1))
+            below += width
+        return found
 
 
-def _pass(chip: Chip, input_bits: int, weight_bits: int) -> tuple[dict[Action, float], float, float]:
-    """(actions of one array in one pass, digits, multiply-accumulates)."""
-    array = chip.array
-    per_weight = columns_per_weight(array.encoding, weight_bits, array.b_cell)
-    sums = array.columns // per_weight
-    digits = len(fields(input_bits, array.b_dac, signed=False))
-    reads = digits * math.ceil(array.rows / array.active_rows)
-    conversions = reads * sums * per_weight
-    moved = array.rows * input_bits + sums * input_bits
-    work = {
-        Action.ROW_DRIVE: array.rows * digits,
-        Action.ARRAY_READ: reads,
-        Action.SAMPLE_HOLD: conversions,
-        Action.ADC_CONVERSION: conversions,
-        Action.SHIFT_ADD: conversions,
-        Action.INPUT_REGISTER: 2 * array.rows * input_bits,
-        Action.OUTPUT_REGISTER: 2 * sums * input_bits,
+def _pass(chip: Chip, rating: Rating, used: int) -> dict[Action, float]:
+    """Actions of one array in one pass, conversions and counts left out, with `used` columns."""
+    array, digits = chip.array, rating.digits(chip)
+    sums = used // columns_per_weight(array.encoding, rating.weights, array.b_cell)
+    groups = math.ceil(array.rows / array.active_rows)
+    columns = groups * used
+    moved = array.rows * rating.inputs + sums * rating.inputs
+    work: dict[Action, float] = {
+        Action.SHIFT_ADD: columns * len(digits),
+        Action.INPUT_REGISTER: 2 * array.rows * rating.inputs,
+        Action.OUTPUT_REGISTER: 2 * sums * rating.inputs,
         Action.TILE_BUS: moved,
         Action.BUFFER_READ: moved,
         Action.BUFFER_WRITE: moved,
@@ -114,24 +121,70 @@ def _pass(chip: Chip, input_bits: int, weight_bits: int) -> tuple[dict[Action, f
         Action.POOL: sums,
         Action.DIGITAL_ADD: sums,
     }
-    return {action: float(n) for action, n in work.items()}, reads, array.rows * sums
+    pulses = sum(digits) if array.digit_drive == "serial" else len(digits)
+    if array.readout == "and":
+        work |= {
+            Action.INPUT_WRITE: array.rows * len(digits),
+            Action.BULK_AND: columns * len(digits),
+            Action.POPCOUNT: columns * len(digits),
+        }
+    else:
+        work |= {
+            Action.ROW_DRIVE: array.rows * rating.density * pulses,
+            Action.ARRAY_READ: groups * len(digits),
+            Action.SAMPLE_HOLD: columns * pulses,
+            Action.ADC_CONVERSION: columns * len(digits),
+        }
+    if array.digit_drive == "serial":
+        work[Action.INTEGRATE] = columns * sum((1 << width) - 1 for width in digits)
+    return {action: float(n) for action, n in work.items()}
 
 
-def peak(chip: Chip, input_bits: int | None = None, weight_bits: int | None = None) -> Peak:
+def peak(
+    chip: Chip,
+    input_bits: int | None = None,
+    weight_bits: int | None = None,
+    output_bits: int | None = None,
+    *,
+    density: float | None = None,
+    calibrated: bool = True,
+) -> Peak:
     """Peak figures, at the rated bits unless others are given.
 
-    Cells that are priced by conductance hold all levels equally often and see full digits.
+    Cells that are priced by conductance hold all levels equally often; driven rows see full digits.
+
+    Args:
+        chip: the hardware.
+        input_bits: width of the inputs; default the chip's rated one.
+        weight_bits: width of the weights; default the chip's rated one.
+        output_bits: see `Rating.outputs`.
+        density: fraction of rows driven; default the chip's rated one.
+        calibrated: with the chip's fitted factors.
 
     Raises:
         InputError: an unknown component.
     """
-    precision = chip.precision
-    input_bits = input_bits or precision.rated_inputs or precision.inputs
-    weight_bits = weight_bits or precision.rated_weights or precision.weights
-    parts = components(chip)
-    work, reads, macs = _pass(chip, input_bits, weight_bits)
-    used = int(work[Action.ADC_CONVERSION] / reads)
-    once = reads * read_time(chip, parts.values(), used)
+    precision, array = chip.precision, chip.array
+    rating = Rating(
+        input_bits or precision.rated_inputs or precision.inputs,
+        weight_bits or precision.rated_weights or precision.weights,
+        precision.rated_signed,
+        density or precision.rated_density,
+        output_bits,
+    )
+    parts = components(chip, calibrated=calibrated)
+    per_weight = columns_per_weight(array.encoding, rating.weights, array.b_cell)
+    used = array.columns // per_weight * per_weight
+    work = _pass(chip, rating, used)
+    macs = array.rows * (used // per_weight)
+    groups = math.ceil(array.rows / array.active_rows)
+    once, converting = 0.0, dict.fromkeys(parts, 0.0)
+    for width, bits in zip(rating.digits(chip), rating.conversion_bits(chip), strict=True):
+        sized = {n: p.at(bits) if Action.ADC_CONVERSION in p.actions else p for n, p in parts.items()}
+        once += groups * read_time(chip, sized.values(), used, width)
+        for name, part in sized.items():
+            if Action.ADC_CONVERSION in part.actions:
+                converting[name] += groups * used * part.energy
     in_macro = chip.hierarchy.arrays_per_macro
     in_tile = in_macro * chip.hierarchy.macros_per_tile
     instances = {"array": in_tile, "macro": chip.hierarchy.macros_per_tile, "tile": 1, "chip": 1}
@@ -140,16 +193,16 @@ def peak(chip: Chip, input_bits: int | None = None, weight_bits: int | None = No
     level: dict[str, str] = {name: part.level for name, part in parts.items()}
     for name, part in parts.items():
         dynamic, units = _running(part, work, in_tile / once, instances[part.level])
+        if converting[name]:  # conversions of several widths, and whatever else the part does
+            others = sum(work.get(action, 0.0) for action in part.actions if action != Action.ADC_CONVERSION)
+            dynamic = (converting[name] + others * part.energy) * in_tile / once
         power[name] = dynamic + units * part.leakage
         area[name] = units * part.area
     if chip.components.cell_energy == "conductance":
-        device, array = chip.device, chip.array
-        levels = device.conductances(array.b_cell)
+        levels = chip.device.conductances(array.b_cell)
         mean = sum(levels) / len(levels)
-        squares = sum(
-            (((1 << f.width) - 1) / ((1 << array.b_dac) - 1)) ** 2 for f in fields(input_bits, array.b_dac, False)
-        )
-        energy = array.rows * used * mean * device.read_voltage**2 * device.read_pulse * squares
+        one_read = array.rows * used * mean * chip.device.read_voltage**2 * chip.device.read_pulse
+        energy = one_read * _full_reads(chip, rating) * cell_factor(chip, calibrated=calibrated)
         power[CELLS], area[CELLS], level[CELLS] = energy * in_tile / once, 0.0, "array"
     rate = 2 * macs / once
 
@@ -167,7 +220,17 @@ def peak(chip: Chip, input_bits: int | None = None, weight_bits: int | None = No
     nameplate = None
     if all(p.peak_rate is not None for p in inside):
         nameplate = sum(float(p.count) * instances[p.level] * p.energy * (p.peak_rate or 0.0) for p in inside)
-    return Peak(input_bits, weight_bits, array_figures, macro, tile, whole, power, area, nameplate)
+    return Peak(rating.inputs, rating.weights, array_figures, macro, tile, whole, power, area, nameplate)
+
+
+def _full_reads(chip: Chip, rating: Rating) -> float:
+    """Reads of a pass in which a cell sees the full voltage, on average."""
+    digits = rating.digits(chip)
+    if chip.array.readout == "and":
+        return float(len(digits))
+    if chip.array.digit_drive == "serial":
+        return rating.density * sum(digits)
+    return rating.density * sum((((1 << width) - 1) / ((1 << chip.array.b_dac) - 1)) ** 2 for width in digits)
 
 
 def _running(part: Component, work: dict[Action, float], passes: float, instances: int) -> tuple[float, float]:
@@ -186,23 +249,3 @@ def _running(part: Component, work: dict[Action, float], passes: float, instance
 def _stack(inner: Figures, count: int, area: float, power: float) -> Figures:
     """`count` of one level and the next level's own parts."""
     return Figures(count * inner.area + area, count * inner.power + power, count * inner.rate)
-
-
-def checks(chip: Chip) -> list[Check]:
-    """The chip's published peak figures beside ours, for those that this model speaks about."""
-    found = peak(chip)
-    ours = {
-        "macro_power": found.macro.power,
-        "macro_area": found.macro.area,
-        "tile_power": found.tile.power,
-        "tile_area": found.tile.area,
-        "peak_energy_efficiency": found.best.per_joule,
-        "peak_area_efficiency": found.best.per_area,
-    }
-    if found.chip is not None:
-        ours |= {"chip_power": found.chip.power, "chip_area": found.chip.area}
-    return [
-        Check(name, entry.value, ours[name], entry.unit, entry.condition, entry.source)
-        for name, entry in chip.published.items()
-        if name in ours
-    ]

@@ -28,6 +28,10 @@ def square_millimetres(area: float) -> str:
     return f"{area * 1e6:.3g} mm²" if area >= 1e-9 else f"{area * 1e12:.3g} µm²"
 
 
+RAW = ("area_m2", "energy_j", "latency_s", "interval_s")
+"""Headline figures that a calibrated chip's report also gives without calibration."""
+
+
 @dataclass(frozen=True)
 class LayerCost:
     """One program node for one image.
@@ -156,6 +160,7 @@ class CostReport:
         layers, components, programming: the parts.
         chip_level: energy, leakage and area that belong to no layer.
         assumptions: what the numbers rest on.
+        raw: area, energy, latency and interval without the chip's fitted factors; None if it has none.
     """
 
     network: str
@@ -179,6 +184,7 @@ class CostReport:
     chip_level: dict[str, float]
     programming: Programming
     assumptions: tuple[str, ...]
+    raw: dict[str, float] | None = None
 
     @property
     def throughput(self) -> float:
@@ -228,7 +234,7 @@ class CostReport:
 
     def totals(self) -> dict[str, str]:
         """The headline figures in words."""
-        return {
+        found = {
             "crossbars": f"{self.crossbars}",
             "macros / tiles": f"{self.macros} / {self.tiles}",
             "utilisation": f"{100 * self.utilisation:.1f} %",
@@ -244,6 +250,11 @@ class CostReport:
             "energy × delay": si(self.edp, "Js"),
             "programming": f"{si(self.programming.energy_j, 'J')}, {si(self.programming.time_s, 's')}",
         }
+        if self.raw is not None:
+            found["uncalibrated area"] = square_millimetres(self.raw["area_m2"])
+            found["uncalibrated energy"] = si(self.raw["energy_j"], "J")
+            found["uncalibrated latency"] = si(self.raw["latency_s"], "s")
+        return found
 
     def table(self) -> Page:
         """Totals, layers, components and assumptions for a terminal; `print` of it gives plain text."""

@@ -10,8 +10,14 @@ from crossloom.cost.actions import Counts, NodeWork
 from crossloom.hardware import Action, Chip, Component
 from crossloom.weave import Program
 
-IN_READ = (Action.ROW_DRIVE, Action.ARRAY_READ, Action.SAMPLE_HOLD, Action.ADC_CONVERSION, Action.SHIFT_ADD)
+IN_READ = (
+    Action.INPUT_WRITE, Action.ROW_DRIVE, Action.ARRAY_READ, Action.SAMPLE_HOLD, Action.INTEGRATE, Action.BULK_AND,
+    Action.POPCOUNT, Action.ADC_CONVERSION, Action.SHIFT_ADD,
+)  # fmt: skip
 """The steps of one read, one after the other where the chip has no fixed cycle."""
+
+BY_COLUMN = (Action.ADC_CONVERSION, Action.BULK_AND, Action.POPCOUNT)
+"""Steps that the columns of one converter or counter take in turn."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +40,24 @@ class NodeTime:
         return max(self.compute, self.network)
 
 
-def read_time(chip: Chip, parts: Iterable[Component], columns: int) -> float:
-    """Seconds of one read of an array of which `columns` physical columns are used.
+def read_time(chip: Chip, parts: Iterable[Component], columns: int, width: int = 1) -> float:
+    """Seconds of one read of an array of which `columns` physical columns are used, for a digit of `width` bits.
 
     Columns share converters in runs of `columns_per_adc`, so the fullest converter works min(columns_per_adc,
     columns) times. With a fixed cycle the samples of one read are converted while the next one settles: the cycle,
-    or whichever of the two takes longer. Without one, the steps follow each other.
+    or whichever of the two takes longer. Without one, the steps follow each other. A serial digit is driven and
+    sampled once a bit and integrated 2^width − 1 times.
     """
     converted = min(chip.array.columns_per_adc, columns)
+    serial = chip.array.digit_drive == "serial"
+    repeats = dict.fromkeys(BY_COLUMN, converted)
+    if serial:
+        repeats |= {Action.ROW_DRIVE: width, Action.SAMPLE_HOLD: width, Action.INTEGRATE: (1 << width) - 1}
     times = dict.fromkeys(IN_READ, 0.0)
     for part in parts:
         for action in IN_READ:
             if action in part.actions and part.level == "array":
-                repeats = converted if action == Action.ADC_CONVERSION else 1
-                times[action] = max(times[action], part.latency * repeats)
+                times[action] = max(times[action], part.latency * repeats.get(action, 1))
     if chip.array.cycle is None:
         return sum(times.values())
     return max(chip.array.cycle, times[Action.ROW_DRIVE] + times[Action.ARRAY_READ], times[Action.ADC_CONVERSION])
@@ -84,8 +94,9 @@ class Clockwork:
         copies = 1
         if node.geometry is not None and node.geometry.mapped.blocks:
             copies = node.geometry.mapped.copies
-            once = read_time(self.chip, self.parts.values(), int(node.geometry.columns.max()))
-            arrays = math.ceil(node.positions / copies) * node.reads * once
+            columns, digits = int(node.geometry.columns.max()), node.geometry.mapped.digits
+            read = [read_time(self.chip, self.parts.values(), columns, digit.width) for digit in digits]
+            arrays = math.ceil(node.positions / copies) * node.reads * sum(read) / len(read)
         compute = arrays
         for part in self.parts.values():
             inside = part.level == "array" and any(action in IN_READ for action in part.actions)

@@ -2,11 +2,14 @@
 
 from crossloom.hardware.components import (
     ACTION_HELP,
+    CELLS,
     Action,
     Component,
     Family,
     MixedFamilies,
+    cell_factor,
     components,
+    expected_actions,
     family,
     family_names,
 )
@@ -15,6 +18,7 @@ from crossloom.hardware.load import device_names, load, loads, names, override
 from crossloom.hardware.schema import (
     AdcErrors,
     Array,
+    Calibration,
     Chip,
     Device,
     Hierarchy,
@@ -25,9 +29,11 @@ from crossloom.hardware.schema import (
 
 __all__ = [
     "ACTION_HELP",
+    "CELLS",
     "Action",
     "AdcErrors",
     "Array",
+    "Calibration",
     "Chip",
     "Component",
     "Device",
@@ -37,11 +43,13 @@ __all__ = [
     "Node",
     "Precision",
     "Row",
+    "cell_factor",
     "columns_per_weight",
     "components",
     "describe",
     "describe_components",
     "device_names",
+    "expected_actions",
     "family",
     "family_names",
     "load",

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from crossloom.hardware.components import Action, Component, Family
+from crossloom.hardware import and_engine
+from crossloom.hardware.components import ANALOG, Action, Component, Family
 from crossloom.hardware.schema import Chip
 
 WIRE_CAPACITANCE = 0.2e-15 / 1e-6
@@ -220,7 +221,15 @@ def family(chip: Chip) -> Family:
             "chip", [Action.DRAM], 15e-12, "LPDDR4, 15 pJ/bit with its interface (ours: assumed, data sheets 10 … 20)"
         ),
     }  # fmt: skip
+    if array.readout == "and":
+        parts = {name: made for name, made in parts.items() if not set(made.actions) & set(ANALOG)}
+        parts |= and_engine.parts(chip)
+    if array.digit_drive == "serial":
+        parts["integrator"] = part(
+            "array", [Action.INTEGRATE], 50e-15 * v**2 + gates.energy(4), "50 fF integration capacitor and 4 gates",
+            count=array.columns, area=25e-12 * (f / 32e-9), latency=1 / node.clock,
+        )  # fmt: skip
     return Family(name="analytical", description="Formulas at the chip's own node", components=parts)
 
 
-family.version = 1  # type: ignore[attr-defined]
+family.version = 2  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from crossloom.errors import InputError
 from crossloom.hardware import registry
 from crossloom.hardware.files import Tree, read, validate
-from crossloom.hardware.schema import Chip, Components, Invalid, Record, figure
+from crossloom.hardware.schema import Calibration, Chip, Components, Invalid, Record, figure
 
 
 class Action(StrEnum):
@@ -35,7 +35,11 @@ class Action(StrEnum):
     ROW_DRIVE = "row_drive"
     ARRAY_READ = "array_read"
     SAMPLE_HOLD = "sample_hold"
+    INTEGRATE = "integrate"
     ADC_CONVERSION = "adc_conversion"
+    INPUT_WRITE = "input_write"
+    BULK_AND = "bulk_and"
+    POPCOUNT = "popcount"
     SHIFT_ADD = "shift_add"
     INPUT_REGISTER = "input_register"
     OUTPUT_REGISTER = "output_register"
@@ -57,8 +61,12 @@ class Action(StrEnum):
 ACTION_HELP: dict[Action, str] = {
     Action.ROW_DRIVE: "one row driven with one input digit in one read (a zero digit drives nothing)",
     Action.ARRAY_READ: "one array read: one row group, one input digit, all columns",
-    Action.SAMPLE_HOLD: "one column's current or charge sampled in one read",
+    Action.SAMPLE_HOLD: "one column's current or charge sampled (once a read; once a pulse where digits are serial)",
+    Action.INTEGRATE: "one sample added to a column's integrated charge (serial digits: 2^k times for bit k)",
     Action.ADC_CONVERSION: "one column converted in one read",
+    Action.INPUT_WRITE: "one input bit written beside the weights of one array (AND readout)",
+    Action.BULK_AND: "one column of bits ANDed with the input's bit plane (AND readout)",
+    Action.POPCOUNT: "the ones of one such column counted (AND readout)",
     Action.SHIFT_ADD: "one converted code shifted and added to its accumulator",
     Action.INPUT_REGISTER: "one bit written to or read from a macro's input register",
     Action.OUTPUT_REGISTER: "one bit of a finished sum written to or read from the output registers (macro and tile)",
@@ -76,6 +84,24 @@ ACTION_HELP: dict[Action, str] = {
     Action.CELL_WRITE: "one write pulse on one cell, the circuit's part (the cell's own is device.write_energy)",
     Action.DRAM: "one bit over the chip's edge: off-chip memory or chip-to-chip link",
 }
+
+MODES: dict[Action, tuple[str, str]] = {
+    Action.INTEGRATE: ("digit_drive", "serial"),
+    Action.INPUT_WRITE: ("readout", "and"),
+    Action.BULK_AND: ("readout", "and"),
+    Action.POPCOUNT: ("readout", "and"),
+}
+"""Actions of some arrays only: the field of the array and its value."""
+
+ANALOG = (Action.ROW_DRIVE, Action.ARRAY_READ, Action.SAMPLE_HOLD, Action.ADC_CONVERSION)
+"""Actions that arrays with an AND readout do without."""
+
+
+def expected_actions(chip: Chip) -> set[Action]:
+    """The actions that a chip's array can give rise to."""
+    found = {a for a in Action if a not in MODES or getattr(chip.array, MODES[a][0]) == MODES[a][1]}
+    return found - set(ANALOG) if chip.array.readout == "and" else found
+
 
 Level = Literal["array", "macro", "tile", "chip"]
 """The level of the hierarchy a component belongs to."""
@@ -102,10 +128,10 @@ class Component(Record):
     """Standby power of one part."""
     bits: int | None = figure(None, unit="bit", ge=1, le=64, typical="16 for an adder", source="default: no width")
     """Width for which the figures are stated; none where an action is one bit or width does not matter."""
-    scaling: Literal["constant", "linear", "quadratic", "exponential", "table"] = figure(
+    scaling: Literal["constant", "linear", "serial", "quadratic", "exponential", "table"] = figure(
         "constant", typical="linear for adders, quadratic for multipliers", source="default: constant"
     )
-    """How energy and area follow the width: not, b, b², 2^b − 1, or the table's ratios."""
+    """How energy and area follow the width: not, b, b², 2^b − 1 or the table; serial: energy and time follow b."""
     table_bits: tuple[int, ...] = figure((), typical="4, 6, 8, 10", source="default: none")
     """Widths of the table, rising."""
     table_energy: tuple[float, ...] = figure((), unit="J", typical="0.79e-12 …", source="default: none")
@@ -138,6 +164,9 @@ class Component(Record):
         if self.bits is None or self.scaling == "constant" or bits == self.bits:
             return self
         energy = area = bits / self.bits
+        if self.scaling == "serial":
+            times = {"energy": self.energy * energy, "latency": self.latency * energy}
+            return self.model_copy(update={"bits": bits, **times})
         if self.scaling == "quadratic":
             energy = area = energy**2
         elif self.scaling == "exponential":
@@ -255,15 +284,19 @@ def _tree(name: str, content: Mapping[str, Any]) -> Tree:
     return read(content, Family, base=base.values).over(base)
 
 
-def components(chip: Chip) -> dict[str, Component]:
+CELLS = "cells"
+"""Name of the memory cells' own energy among the components, and in `components.calibration`."""
+
+
+def components(chip: Chip, *, calibrated: bool = True) -> dict[str, Component]:
     """The parts of a chip by name, at its node, array size and converter widths, with counts as numbers.
 
     Energies of parts with a width (adders, multipliers, registers) stay at `bits`; use `Component.at` for another.
-    `count` is a number, or `on_demand`.
+    `count` is a number, or `on_demand`. Without `calibrated` the factors of `components.calibration` are left out.
 
     Raises:
-        InputError: an unknown family or part, or a family that leaves an action without a part (a part that is
-            omitted by name is free on purpose).
+        InputError: an unknown family or part, a calibration of no part, or a family that leaves an action without a
+            part (a part that is omitted by name is free on purpose).
 
     Warns:
         MixedFamilies: figures of more than one source.
@@ -279,7 +312,7 @@ def components(chip: Chip) -> dict[str, Component]:
         )
     for other in wanted.replace:
         parts |= _at_node(chip, other).components
-    unserved = set(Action) - {action for part in parts.values() for action in part.actions}
+    unserved = expected_actions(chip) - {action for part in parts.values() for action in part.actions}
     if unserved:
         raise InputError(
             "components.family",
@@ -291,7 +324,24 @@ def components(chip: Chip) -> dict[str, Component]:
         if name not in parts:
             raise InputError.choice("components.omit", name, parts)
         del parts[name]
+    for name in wanted.calibration:
+        if name not in parts and name != CELLS:
+            raise InputError.choice("components.calibration", name, [*parts, CELLS])
+        if calibrated and name in parts:
+            parts[name] = _calibrated(parts[name], wanted.calibration[name])
     return {name: _fit(part, chip) for name, part in parts.items()}
+
+
+def cell_factor(chip: Chip, *, calibrated: bool = True) -> float:
+    """Fitted factor on the cells' V²·G·t; 1 without calibration."""
+    entry = chip.components.calibration.get(CELLS) if calibrated else None
+    return entry.energy if entry is not None else 1.0
+
+
+def _calibrated(part: Component, by: Calibration) -> Component:
+    changed = {key: getattr(part, key) * getattr(by, key) for key in ("energy", "area", "latency", "leakage")}
+    factors = ", ".join(f"{key} ×{getattr(by, key):.4g}" for key in changed if getattr(by, key) != 1.0)
+    return part.model_copy(update={**changed, "source": f"{part.source}; calibrated: {factors} ({by.source})"})
 
 
 def _at_node(chip: Chip, name: str) -> Family:

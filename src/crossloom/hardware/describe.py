@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from crossloom.hardware.components import ACTION_HELP, Component, Family
 from crossloom.hardware.files import entry_record, is_number, records_of, tag, unit_of, words_of
-from crossloom.hardware.schema import VERSION, Chip, Record
+from crossloom.hardware.schema import VERSION, Calibration, Chip, Record
 
 
 class Row(NamedTuple):
@@ -37,11 +37,22 @@ def _rows(record: Record, path: str, sources: dict[str, str]) -> Iterator[Row]:
             yield from _rows(value, here, sources)
         elif isinstance(value, dict):
             for key, entry in value.items():
+                if isinstance(entry, Calibration):
+                    yield from _factors(f"{here}.{key}", entry)
+                    continue
                 help_text = f"Published figure, {entry.condition}" if entry.condition else "Published figure"
                 yield Row(f"{here}.{key}", entry.value, entry.unit, entry.source, help_text)
         else:
             unit = unit_of(info)
             yield Row(here, value, "" if unit == "1" else unit, sources.get(here, ""), info.description or "")
+
+
+def _factors(path: str, entry: Calibration) -> Iterator[Row]:
+    """The fitted factors of one part that are not 1."""
+    for quantity, info in Calibration.model_fields.items():
+        value = getattr(entry, quantity)
+        if quantity != "source" and value != 1.0:
+            yield Row(f"{path}.{quantity}", value, "", entry.source, info.description or "")
 
 
 def schema_reference() -> str:

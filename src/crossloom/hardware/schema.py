@@ -253,6 +253,10 @@ class Array(Record):
     """Most rows that are driven at once."""
     flip: bool = figure(False, typical="true for ISAAC", source="ISAAC, ISCA 2016; default: not flipped")
     """Columns whose cells sum to more than half are stored inverted, so that sums need one bit less."""
+    digit_drive: Literal["level", "serial"] = figure("level", typical="serial for NeuRRAM", source="default: one level")
+    """A digit of several bits is one level on the row, or its bits in turn, bit k sampled and integrated 2^k times."""
+    readout: Literal["analog", "and"] = figure("analog", typical="and for SOT-MRAM engines", source="default: analog")
+    """Columns are summed as currents and converted, or ANDed with the input's bit plane and their ones counted."""
     cycle: float | None = figure(None, unit="s", gt=0, le=1, typical="100e-9 (ISAAC)", source="default: from the parts")
     """Fixed time of one read of all columns (the pipeline's beat); none means the sum of its parts."""
     wire_resistance: float = figure(0.0, unit="ohm", ge=0, le=1e6, typical="1 … 5", source="default: ideal wires")
@@ -284,7 +288,16 @@ class Array(Record):
             )
         if self.flip and self.encoding not in ("offset", "binary"):
             raise Invalid("flip", True, f"false with {self.encoding} encoding (its columns are not dense)", False)
+        if self.readout == "and":
+            self._digital()
         return self
+
+    def _digital(self) -> None:
+        """What counting ones demands."""
+        if (self.b_cell, self.b_dac) != (1, 1):
+            raise Invalid("readout", "and", "b_cell = b_dac = 1: an AND joins single bits", "analog")
+        if not self.lossless:
+            raise Invalid("b_adc", self.b_adc, f"at least {self.lossless_b_adc} bits: a count of ones is exact")
 
     @property
     def adcs(self) -> int:
@@ -322,6 +335,10 @@ class Precision(Record):
     """Input bits at which the published peak figures are stated; none means `inputs`."""
     rated_weights: int | None = figure(None, unit="bit", ge=1, le=32, typical="16 for ISAAC", source="default: weights")
     """Weight bits at which the published peak figures are stated; none means `weights`."""
+    rated_density: float = figure(1.0, gt=0, le=1, typical="0.5", source="default: every row driven")
+    """Fraction of rows that are driven in a read at the published peak figures."""
+    rated_signed: bool = figure(False, typical="true for NeuRRAM", source="default: unsigned inputs")
+    """At the published peak figures inputs have a sign, given as the polarity of the drive: one bit less to stream."""
 
 
 class Hierarchy(Record):
@@ -345,6 +362,21 @@ class Hierarchy(Record):
     """Layers work on different images at the same time."""
 
 
+class Calibration(Record):
+    """Factors fitted to silicon, laid over one part's figures; reports print what comes out with and without them."""
+
+    energy: float = figure(1.0, gt=0, typical="0.5 … 2", source="default: as the family says")
+    """Factor on the energy of an action."""
+    area: float = figure(1.0, gt=0, typical="0.5 … 2", source="default: as the family says")
+    """Factor on the area."""
+    latency: float = figure(1.0, gt=0, typical="0.5 … 2", source="default: as the family says")
+    """Factor on the time of an action."""
+    leakage: float = figure(1.0, gt=0, typical="0.5 … 2", source="default: as the family says")
+    """Factor on the standby power."""
+    source: str = figure(min_length=1, typical="fitted to …")
+    """What was fitted to which figures."""
+
+
 class Components(Record):
     """Where the area and the energy of each action come from."""
 
@@ -358,6 +390,8 @@ class Components(Record):
     """Other families whose components replace those of the same name; mixing families warns."""
     omit: tuple[str, ...] = figure((), typical="none", source="default: nothing left out")
     """Names of the family's components that this chip does without."""
+    calibration: dict[str, Calibration] = Field(default_factory=dict)
+    """Fitted factors by component name, or `cells` for the cells' V²·G·t; none by default."""
 
 
 class Published(Record):
