@@ -147,7 +147,7 @@ def multiply_shift(adc: Adc, high: int) -> tuple[int, int, int]:
             floor = np.where(steps < 0, np.iinfo(np.int64).min, (np.minimum(steps, adc.top + 1) << k) - product)
             ceiling = np.where(steps > adc.top, np.iinfo(np.int64).max, (np.maximum(steps, -1) + 1 << k) - 1 - product)
             lowest, highest = int(floor.max()), int(ceiling.min())
-            if lowest > highest or not within.any() and m == 0:
+            if lowest > highest or (not within.any() and m == 0):
                 continue
             c = _roundest(max(lowest, -(1 << 61)), min(highest, 1 << 61))
             cost = len(signed_digits(m)) + (c != 0)
@@ -174,7 +174,7 @@ def _roundest(low: int, high: int) -> int:
 
 
 def signed_digits(value: int) -> list[tuple[int, int]]:
-    """The canonical signed-digit form of a non-negative integer: (shift, ±1) terms, highest first (Reitwiesner 1960)."""
+    """Canonical signed digits of a non-negative integer: (shift, ±1) terms, highest first (Reitwiesner 1960)."""
     terms: list[tuple[int, int]] = []
     shift = 0
     while value:

@@ -72,8 +72,8 @@ def fit(histogram: Integer[np.ndarray, " reads"], bits: int, method: Method, tai
     share = np.cumsum(histogram[seen]) / histogram.sum()
 
     def span(cut: float) -> Adc:
-        low = int(seen[np.searchsorted(share, cut / 2, side="right")])
-        high = int(seen[min(np.searchsorted(share, 1 - cut / 2, side="left"), len(seen) - 1)])
+        low = int(seen[int(np.searchsorted(share, cut / 2, side="right"))])
+        high = int(seen[min(int(np.searchsorted(share, 1 - cut / 2, side="left")), len(seen) - 1)])
         return Adc.of(bits, max(1.0, (high - low) / ((1 << bits) - 1)), low)
 
     if method == "minmax":

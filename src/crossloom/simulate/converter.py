@@ -6,7 +6,7 @@ converter becomes one small function of a few dozen register instructions, compi
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from crossloom.simulate.adc import Adc, multiply_shift, signed_digits
-from crossloom.simulate.lanes import PLANE, Logic
+from crossloom.simulate.lanes import Logic
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
@@ -22,8 +21,8 @@ from crossloom.simulate.adc import Adc
 from crossloom.simulate.converter import Converter, compiled
 from crossloom.simulate.engine import Kernel, Settings, mapped
 from crossloom.simulate.gather import transpose
-from crossloom.simulate.lanes import PLANE, WORDS
 from crossloom.simulate.integer import IntegerEngine, RowSource, columns_first
+from crossloom.simulate.lanes import PLANE, WORDS
 from crossloom.simulate.tensor import TensorEngine
 from crossloom.weave import InputTransform, WovenLayer
 
@@ -70,6 +69,7 @@ def plan(mapping: LayerMapping) -> Plan:
     top, weight = (1 << array.b_cell) - 1, sum(d.weight for d in mapping.digits)
     largest_digit = max((1 << d.width) - 1 for d in mapping.digits)
     bands: dict[tuple[int, ...], np.ndarray] = {}
+    numbers: dict[tuple[int, ...], int] = {}
     reads, passes, corrections, lists = [], [], [], [np.zeros(0, np.uint8)]
     largest = number = at = height = 0
     for block in mapping.blocks:
@@ -78,7 +78,7 @@ def plan(mapping: LayerMapping) -> Plan:
         if key not in bands:
             bands[key] = height + _places(len(rows), array.active_rows)
             height = int(bands[key][-1]) + 1
-        band, places = list(bands).index(key), bands[key]
+        band, places = numbers.setdefault(key, len(numbers)), bands[key]
         output, which = np.repeat(columns, len(slices)), np.tile(np.arange(len(slices)), len(columns))
         sign = np.sign(gains[which]) * np.where(cells.flipped, -1, 1)
         flips = np.where(cells.flipped, gains[which] * top, 0).reshape(len(columns), -1).sum(1)
@@ -120,7 +120,7 @@ def _places(rows: int, active: int) -> np.ndarray:
 
 
 def _lists(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers, from 1, of the set cells of every column (columns, rows), padded with 0 to multiples of 8; their bounds."""
+    """Numbers, from 1, of each column's set cells (columns, rows), padded with 0 to multiples of 8; their bounds."""
     counts = cells.sum(1)
     bounds = np.concatenate([[0], np.cumsum(-(-counts // 8) * 8)])
     chosen = np.zeros(bounds[-1], np.uint8)
@@ -139,11 +139,13 @@ def _flatten(
     bands: dict[tuple[int, ...], np.ndarray],
     scalars: tuple[int, int, int, int],
 ) -> Plan:
-    """Reads in the order of execution: by block of outputs, group of rows, and length, so that loops repeat themselves."""
+    """Reads in order of execution: by block of outputs, group of rows and length, so that loops repeat themselves."""
     per_block, outputs, largest, weight = scalars
     blocks = math.ceil(outputs / per_block)
     shift = np.array([abs(s.gain).bit_length() - 1 for s in mapping.code.slices], np.int64)
-    order = np.lexsort(reads[:, 6:3:-1].T.tolist() + reads[:, 3::-1].T.tolist()) if len(reads) else np.zeros(0, np.int64)
+    order = (
+        np.lexsort(reads[:, 6:3:-1].T.tolist() + reads[:, 3::-1].T.tolist()) if len(reads) else np.zeros(0, np.int64)
+    )
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     passes = passes[np.argsort(rank[passes[:, 0]], kind="stable")]
@@ -260,7 +262,6 @@ class _Crossbar:
         fold, geometry, codes = self.source.open(x)
         positions = fold.positions
         out = torch.empty((self.plan.outputs, positions), dtype=self.dtype)
-        threads = numba.get_num_threads()
         words = WORDS
         while words > 1 and 64 * words >= 2 * positions:
             words //= 2

@@ -1,4 +1,4 @@
-"""The digital nodes of a program, exactly as their docstrings in `weave.program` say, in torch integers on any device."""
+"""The digital nodes of a program, as their docstrings in `weave.program` say, in torch integers on any device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from crossloom.simulate.gather import add_codes, output_transform, output_transform_last
 from crossloom.weave import (
@@ -105,7 +105,7 @@ def apply_output(output: OutputTransform, acc: torch.Tensor, axis: int, dtype: t
     acc = acc.to(torch.int64)
     if output.columns is not None:
         index = torch.from_numpy(np.asarray(output.columns, np.int64)).to(acc.device)
-        dropped = along(index < 0, axis, acc)
+        dropped = along(output.columns < 0, axis, acc)
         acc = acc.index_select(axis, index.clamp(min=0)).masked_fill(dropped.bool(), 0)
     y = rescaled(acc + along(output.bias, axis, acc), output.rescale, axis) + zero
     return y.clamp(low, high).to(dtype)

@@ -25,7 +25,7 @@ from crossloom.weave import WovenLayer
 GROUP = "crossloom.engines"
 
 Kernel = Callable[[torch.Tensor], torch.Tensor]
-"""Input codes (B, C, H, W) or (B, …, K), on the settings' device → integer accumulators (B, G·N', H', W') or (B, …, G·N')."""
+"""Codes (B, C, H, W) or (B, …, K) on the settings' device → integer accumulators (B, G·N', H', W') or (B, …, G·N')."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,16 @@ def _own() -> dict[str, Callable[[], Engine]]:
     from crossloom.simulate.reference import ReferenceEngine
     from crossloom.simulate.tensor import TensorEngine
 
-    return {e: c for e, c in zip(
-        ("integer", "crossbar", "reference", "tensor", "analog", "analog-tensor", "analog-reference"),
-        (IntegerEngine, CrossbarEngine, ReferenceEngine, TensorEngine,
-         AnalogEngine, AnalogTensorEngine, AnalogReferenceEngine), strict=True)}  # fmt: skip
+    found: dict[str, Callable[[], Engine]] = {
+        "integer": IntegerEngine,
+        "crossbar": CrossbarEngine,
+        "reference": ReferenceEngine,
+        "tensor": TensorEngine,
+        "analog": AnalogEngine,
+        "analog-tensor": AnalogTensorEngine,
+        "analog-reference": AnalogReferenceEngine,
+    }
+    return found
 
 
 @cache

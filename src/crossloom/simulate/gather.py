@@ -81,8 +81,9 @@ def copy_shifted(plane, line, stop, down, right, fill, out):
     high = max(min(len(inside), height * width - offset), low)
     copy(inside[low:high], source[offset + low : offset + high])
     left, edge = (0, min(-right, width)) if right < 0 else (max(width - right, 0), width)
-    for row in range(last - first if right else 0):
-        put(inside[row * width + left : row * width + edge], fill)
+    if right:
+        for column in range(left, edge):
+            put(inside[column::width], fill)
 
 
 @njit(**OPTIONS)

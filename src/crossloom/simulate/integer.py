@@ -49,7 +49,7 @@ class Product:
 
     @staticmethod
     def of(layer: WovenLayer) -> Product:
-        """The cheapest exact form of a layer: pruned inputs are never fetched, a linear P is folded into the weights."""
+        """The cheapest exact form of a layer: pruned inputs are not fetched, a linear P is folded into the weights."""
         form, transform = layer.input_format, layer.transform
         if transform.is_identity or (len(transform.factors) == 1 and transform.factors[0].selection is not None):
             selection = None if transform.is_identity else transform.factors[0].selection
@@ -118,7 +118,7 @@ class RowSource:
         return fold, self.geometry[key], codes.reshape(-1, fold.channels, *fold.size)
 
     def rows(self, codes: np.ndarray, fold: Fold, geometry: Geometry, first: int, count: int) -> np.ndarray:
-        """Rows for `count` positions from `first`: in the dtype of the codes, or int64 behind a transform that computes."""
+        """Rows for `count` positions from `first`: in the codes' dtype, or int64 behind a transform that computes."""
         if fold.convolution is None:
             z = transpose(codes.reshape(-1, fold.inputs)[first : first + count])
             z = z if self.selection is None else z[self.selection]

@@ -7,7 +7,7 @@ ternary-logic instructions a register. Two registers a vector keep both logic po
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN002, ANN201, ANN202
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _has_ternary_logic() -> bool:
     return not retargeted and bool(binding.get_host_cpu_features().get("avx512f", False))
 
 
-class LanesType(types.Type):  # type: ignore[no-any-unimported]
+class LanesType(types.Type):
     """Numba's type of sixteen 64-bit words that act as 1024 independent bits."""
 
     def __init__(self) -> None:
@@ -47,14 +47,9 @@ lanes = LanesType()
 
 
 @register_model(LanesType)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[no-any-unimported]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, frontend_type: Any) -> None:
         super().__init__(manager, frontend_type, _VECTOR)
-
-
-def _address(context, builder, array_type, array, index, kind):
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index], inbounds=True), kind.as_pointer())
 
 
 @intrinsic
@@ -167,7 +162,7 @@ else:
 
 
 class Logic:
-    """Straight-line code on planes, made from Python: constants are folded, full adders are ternary logic if there is any."""
+    """Straight-line code on planes, made from Python: constants are folded, full adders ternary logic if possible."""
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
@@ -271,17 +266,17 @@ _HALVES = ir.VectorType(ir.IntType(32), 16)
 
 
 @intrinsic
-def add_bits(typingctx, array, index, bits, weight):
-    """array[index + i] += weight where bit i of the uint16 `bits` is set, for 16 elements of an int32 array."""
+def add_bits(typingctx, address, bits, weight):
+    """Element i += weight where bit i of `bits` is set, for the 16 int32 elements at an address."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _address(context, builder, signature.args[0], *arguments[:2], _HALVES)
-        chosen = builder.bitcast(builder.trunc(arguments[2], ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
-        vector = builder.insert_element(ir.Constant(_HALVES, ir.Undefined), arguments[3], ir.IntType(32)(0))
+        pointer = builder.inttoptr(arguments[0], _HALVES.as_pointer())
+        chosen = builder.bitcast(builder.trunc(arguments[1], ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
+        vector = builder.insert_element(ir.Constant(_HALVES, ir.Undefined), arguments[2], ir.IntType(32)(0))
         mask = ir.Constant(_HALVES, None)
         weights = builder.shuffle_vector(vector, ir.Constant(_HALVES, ir.Undefined), mask)
         added = builder.select(chosen, weights, ir.Constant(_HALVES, None))
         builder.store(builder.add(builder.load(pointer, align=4), added), pointer, align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.uint64, types.int32), generate
+    return types.void(types.intp, types.uint64, types.int32), generate

@@ -13,7 +13,7 @@ in the order in which they are read together, with a row of zeros, which pads li
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN201, D417
 
 from __future__ import annotations
 
@@ -24,7 +24,21 @@ from numba import njit, prange
 
 from crossloom.simulate.converter import call
 from crossloom.simulate.gather import fill_row
-from crossloom.simulate.lanes import PLANE, WORDS, add, add_bits, both, differ, either, fill, gather_bits, load, load_at, ripple, store
+from crossloom.simulate.lanes import (
+    PLANE,
+    WORDS,
+    add,
+    add_bits,
+    both,
+    differ,
+    either,
+    fill,
+    gather_bits,
+    load,
+    load_at,
+    ripple,
+    store,
+)
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -137,7 +151,7 @@ def add_eight(base, k, c0, c1, c2):
 
 @njit(**OPTIONS)
 def count_rows(base, k, stop, out):
-    """Σ of the planes whose numbers, counted from `base`, are the bytes at addresses k … stop, as eight planes at `out`.
+    """Σ of the planes whose numbers, from `base`, are the bytes at addresses k … stop, as eight planes at `out`.
 
     There is a multiple of 8 of them, at most `SEGMENT`.
     """
@@ -246,7 +260,7 @@ def to_numbers(w, planes, start, stop, top_negative, words, values):
         for i in range(words):
             word = w[planes + j * words + i]
             for quarter in range(4):
-                add_bits(values, 64 * i + 16 * quarter, word >> np.uint64(16 * quarter), weight)
+                add_bits(values.ctypes.data + 4 * (64 * i + 16 * quarter), word >> np.uint64(16 * quarter), weight)
 
 
 @njit(**OPTIONS)
@@ -267,7 +281,7 @@ def read_columns_task(
     high,
 ):
     """One task of `read_columns`."""
-    chunks, digit_bits, vectors = packed.shape[0], packed.shape[1], packed.shape[2]
+    digit_bits, vectors = packed.shape[1], packed.shape[2]
     height = packed.shape[3]
     blocks = len(read_start) - 1
     per_block, words, read_planes, slot_planes, sum_planes = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
@@ -426,4 +440,6 @@ def finish(low, high, count, step, offset, denominator, sums, gain_start, gain_b
         out: int32 or int64 (N, P).
     """
     for n in prange(low.shape[0]):
-        finish_task(np.int64(n), low, high, count, step, offset, denominator, sums, gain_start, gain_band, gains, narrow, out)
+        finish_task(
+            np.int64(n), low, high, count, step, offset, denominator, sums, gain_start, gain_band, gains, narrow, out
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from crossloom.errors import InputError
 from crossloom.weave import Convolution, WovenLayer
@@ -76,7 +76,7 @@ class Fold:
         return windows.reshape(b * height * width, c * kh * kw)
 
     def accumulators(self, acc: torch.Tensor) -> torch.Tensor:
-        """Accumulators (positions, columns) in the layout of the layer's output: columns on axis 1 for a convolution."""
+        """Accumulators (positions, columns) in the layer's output layout: columns on axis 1 for a convolution."""
         if self.convolution is None:
             return acc.reshape(*self.batch, -1)
         return acc.reshape(*self.batch, *self.output_size, -1).permute(0, 3, 1, 2)
