@@ -98,7 +98,8 @@ def effective_conductances(
 ) -> Float64[np.ndarray, "*arrays columns rows"]:
     """M of each array, in siemens: column currents = M @ row voltages.
 
-    0 ≤ M ≤ Gᵀ entry by entry. With ideal wires M is Gᵀ, bit for bit.
+    M is 0 or more; no row sum exceeds its column's Σ G and no column sum its row's, but a single entry may exceed its
+    cell's G by what sneaks through other cells. With ideal wires M is Gᵀ, bit for bit.
 
     Args:
         conductance: cell conductances G in siemens, 0 or more; any leading axes are a batch.
