@@ -122,7 +122,7 @@ class Executor:
         if tuple(x.shape[1:]) != tuple(shape):
             raise InputError("input shape", tuple(x.shape), f"(batch, {', '.join(map(str, shape))})")
         self.clock.first_image = first_image
-        for part in x.split(self.images_at_once):
+        for part in x.split(self.images_at_once) if len(x) else ():
             yield part.to(self.device)
             self.clock.first_image += len(part)
 
