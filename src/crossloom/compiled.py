@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -27,10 +29,13 @@ from crossloom.weave import Program, load_program, save_program
 
 if TYPE_CHECKING:
     from crossloom.cost import CostReport
-    from crossloom.simulate import Calibration, Executor
+    from crossloom.simulate import Calibration, Conditions, Executor
 
-Rung = Literal["float", "integer", "crossbar"]
+Rung = Literal["float", "integer", "crossbar", "analog", "parasitic"]
 RUNGS: tuple[Rung, ...] = ("float", "integer", "crossbar")
+"""The rungs on which every chip of a design computes the same."""
+CHIP_RUNGS: tuple[Rung, ...] = ("analog", "parasitic")
+"""The rungs on which each chip has its own cells and converters, drawn from a seed."""
 Batches = Iterable[Any]
 
 
@@ -40,19 +45,27 @@ class Accuracy:
 
     Attributes:
         rung: of the fidelity ladder.
-        value: fraction of images whose largest output is the right class.
+        value: fraction of images whose largest output is the right class; the mean over the chips.
         images: how many were tried.
+        chips: the value of every chip, on the rungs where chips differ.
     """
 
     rung: Rung
     value: float
     images: int
+    chips: tuple[float, ...] = ()
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation from chip to chip (unbiased); 0 for one chip."""
+        return statistics.stdev(self.chips) if len(self.chips) > 1 else 0.0
 
     def __float__(self) -> float:
         return self.value
 
     def __str__(self) -> str:
-        return f"{100 * self.value:.2f} % ({self.rung}, {self.images} images)"
+        over = f" ± {100 * self.spread:.2f} over {len(self.chips)} chips" if self.chips else ""
+        return f"{100 * self.value:.2f} %{over} ({self.rung}, {self.images} images)"
 
 
 def quantisation_for(chip: Chip, **changes: Any) -> QuantisationConfig:
@@ -131,54 +144,86 @@ class CompiledChip:
             digest.update(json.dumps(self.converters.to_dict(), sort_keys=True).encode())
         return digest.hexdigest()
 
-    def executor(self, rung: Rung = "crossbar", device: str = "cpu") -> Executor:
-        """The engine of a rung, prepared once and kept."""
+    def executor(
+        self, rung: Rung = "crossbar", device: str = "cpu", *, seed: int = 0, chip: int = 0,
+        conditions: Conditions | None = None,
+    ) -> Executor:  # fmt: skip
+        """The engine of a rung. Those of the exact rungs are prepared once and kept.
+
+        Args:
+            rung: `integer`, `crossbar`, `analog` or `parasitic`.
+            device: where to compute.
+            seed: of the batch of chips, on the rungs where chips differ.
+            chip: which chip of the batch.
+            conditions: time after programming, reference, read noise, … (`crossloom.simulate.Conditions`).
+        """
         from crossloom.simulate import Executor
 
+        if rung in CHIP_RUNGS:
+            return Executor(
+                self.mapping, rung=rung, device=device, calibration=self.converters, seed=seed, chip_index=chip,
+                conditions=conditions,
+            )  # fmt: skip
         if rung not in RUNGS or rung == "float":
-            raise InputError.choice("rung", rung, RUNGS[1:])
+            raise InputError.choice("rung", rung, (*RUNGS[1:], *CHIP_RUNGS))
         key = (rung, device)
         if key not in self._executors:
             self._executors[key] = Executor(self.mapping, rung=rung, device=device, calibration=self.converters)
         return self._executors[key]
 
-    def logits(self, x: Tensor, rung: Rung = "crossbar", device: str = "cpu") -> Tensor:
+    def logits(self, x: Tensor, rung: Rung = "crossbar", device: str = "cpu", **chip: Any) -> Tensor:
         """Real outputs (B, classes) for real inputs (B, …).
+
+        Args:
+            x: the inputs.
+            rung: of the ladder.
+            device: where to compute.
+            chip: `seed`, `chip` and `conditions`, as for `executor`.
 
         Raises:
             InputError: the `float` rung of a chip loaded from disk, which has no float network any more.
         """
         if rung == "float":
             if self.module is None:
-                raise InputError("rung", rung, "integer or crossbar: a chip loaded from disk holds no float network")
+                raise InputError("rung", rung, "another rung: a chip loaded from disk holds no float network")
             self.module.eval()
             with torch.no_grad():
                 result: Tensor = self.module(x)
             return result
-        return self.executor(rung, device).logits(x)
+        return self.executor(rung, device, **chip).logits(x)
 
     def accuracy(
-        self, batches: Batches, rung: Rung = "crossbar", limit: int | None = None, device: str = "cpu"
-    ) -> Accuracy:
+        self, batches: Batches, rung: Rung = "crossbar", limit: int | None = None, device: str = "cpu", *,
+        chips: int = 1, seed: int = 0, conditions: Conditions | None = None,
+    ) -> Accuracy:  # fmt: skip
         """Top-1 accuracy over (input, target) batches.
 
         Args:
             batches: a data loader, or any iterable of (input, target).
-            rung: `float` (as trained), `integer` (a perfect chip) or `crossbar` (slices, digits and ADC).
+            rung: `float` (as trained), `integer` (a perfect chip), `crossbar` (slices, digits and ADC), `analog`
+                (real cells and converters) or `parasitic` (and real wires).
             limit: stop after this many images.
             device: where to compute.
+            chips: how many chips are drawn, on the rungs where chips differ.
+            seed: of their draw.
+            conditions: of those rungs (`crossloom.simulate.Conditions`).
+
+        Raises:
+            InputError: no images, or fewer than one chip.
         """
-        right = seen = 0
-        for x, target in batches:
-            if limit is not None:
-                x, target = x[: limit - seen], target[: limit - seen]
-            right += int((self.logits(x, rung, device).argmax(1).cpu() == target.cpu()).sum())
-            seen += len(x)
-            if limit is not None and seen >= limit:
-                break
-        if seen == 0:
+        if chips < 1:
+            raise InputError("chips", chips, "at least 1 chip")
+        given = _limited(batches, limit)
+        images = sum(len(target) for _, target in given)
+        if images == 0:
             raise InputError("batches", "no images", "at least one image")
-        return Accuracy(rung, right / seen, seen)
+        values = []
+        for chip in range(chips if rung in CHIP_RUNGS else 1):
+            run: Callable[[Tensor], Tensor] = partial(self.logits, rung="float")
+            if rung != "float":
+                run = self.executor(rung, device, seed=seed, chip=chip, conditions=conditions).logits
+            values.append(sum(int((run(x).argmax(1).cpu() == y.cpu()).sum()) for x, y in given) / images)
+        return Accuracy(rung, statistics.fmean(values), images, tuple(values) if rung in CHIP_RUNGS else ())
 
     def cost(self, activity: Any = None) -> CostReport:
         """Area, energy and latency; see `crossloom.cost.estimate`."""
@@ -217,6 +262,18 @@ class CompiledChip:
 
     def __repr__(self) -> str:
         return f"CompiledChip({self.program.name!r} on {self.hardware.name!r}: {self.crossbars} crossbars)"
+
+
+def _limited(batches: Batches, limit: int | None) -> list[tuple[Tensor, Tensor]]:
+    """The (input, target) batches of the first `limit` images."""
+    given, left = [], limit
+    for x, target in batches:
+        given.append((x[:left], target[:left]))
+        if left is not None:
+            left -= len(given[-1][1])
+            if left <= 0:
+                break
+    return given
 
 
 def _batches(calibration: Any, count: int) -> list[Tensor]:
@@ -272,8 +329,7 @@ def compile(
     mapping = map_program(lower(module, name or type(model).__name__, tuple(classes)), chip, duplication)
     converters = None
     if chip.array.adc_range == "calibrated":
-        from crossloom.simulate.observe import calibrate_converters
+        from crossloom.simulate import calibrate_converters
 
         converters = calibrate_converters(mapping, torch.cat(_batches(calibration, calibration_batches)))
     return CompiledChip(mapping, model, converters)
-
