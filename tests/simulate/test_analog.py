@@ -17,7 +17,7 @@ from crossloom.mapping import LayerMapping, map_program
 from crossloom.simulate import Executor
 from crossloom.simulate.adc import array_adc
 from crossloom.simulate.analog_chip import AnalogChip, Conditions, ReadNoise, program_block
-from crossloom.simulate.analog_noise import UNIT, normals, place_keys, pools, root, vector_keys
+from crossloom.simulate.analog_noise import ROOT_SCALE, UNIT, amplitudes, normals, place_keys, pools, vector_keys
 from crossloom.simulate.analog_plan import plan
 from crossloom.simulate.analog_tensor import TensorPlan
 from crossloom.simulate.devices import WriteVerify
@@ -46,18 +46,18 @@ def cases(draw: st.DrawFn, **fields: Any) -> tuple[LayerMapping, np.ndarray, Any
     )  # fmt: skip
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     core = random_core(
-        rng, (draw(st.integers(1, 3)), draw(st.integers(1, 90)), draw(st.integers(1, 12))), bits, encoding
+        rng, (draw(st.integers(1, 3)), draw(st.integers(1, 60)), draw(st.integers(1, 9))), bits, encoding
     )
     form = Format(draw(st.integers(1, 9)), draw(st.booleans()))
     if form.bits == 1 and form.signed:
         form = Format(1, False)
     layer = layer_of(core, bits, form)
     kind = np.int16 if form.bits > 8 else np.int8 if form.signed else np.uint8
-    x = rng.integers(form.low, form.high + 1, (draw(st.integers(1, 70)), layer.inputs)).astype(kind)
+    x = rng.integers(form.low, form.high + 1, (draw(st.integers(1, 40)), layer.inputs)).astype(kind)
     return cut(layer, chip.array), x, chip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases())
 @pytest.mark.parametrize("name", ["analog", "analog-tensor", "analog-reference"])
 def test_a_perfect_chip_equals_the_crossbar_rung_bit_for_bit(name: str, case: Any) -> None:
@@ -105,7 +105,7 @@ def on_grid(mapping: LayerMapping, chip: AnalogChip, x: np.ndarray) -> tuple[np.
     return adc.total(total, made.count) + correction, np.ceil(slack * adc.delta).astype(np.int64) + (slack > 0)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data(), st.sampled_from(["ideal", "cells", "none"]))
 @pytest.mark.parametrize("noise", NOISE)
 @pytest.mark.parametrize("name", ["analog", "analog-tensor", "analog-reference"])
@@ -125,7 +125,7 @@ def test_imperfect_chips_equal_float64_loops_within_the_stated_error(
         assert np.abs(rounding).max(initial=0) <= 0.5 / made.scale + 1e-12
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data(), st.booleans())
 @pytest.mark.parametrize("law", ["cell", "proportional", "root", "table", None])
 def test_the_fast_engine_and_torch_give_the_same_bits(law: str | None, data: Any, exact: bool) -> None:
@@ -177,8 +177,9 @@ def test_crimp_formula_cell_for_cell(epsilon: float, stuck: bool) -> None:
     else:
         assert np.array_equal(run(mapping, real, x, "analog"), run(mapping, real, x, "analog-tensor"))
     ones = mapping.cells(mapping.blocks[0]).levels > 0
-    theta = np.log(program_block(mapping, 0, 0, real).conductance[ones] / mapping.cells(mapping.blocks[0]).levels[ones])
     if not stuck:
+        levels = mapping.cells(mapping.blocks[0]).levels[ones]
+        theta = np.log(program_block(mapping, 0, 0, real).conductance[ones] / levels)
         assert abs(theta.std() - epsilon) < 3 * epsilon / math.sqrt(2 * theta.size)
 
 
@@ -274,8 +275,8 @@ def test_the_table_of_normals_is_normal_and_reads_are_independent() -> None:
     for lag in (1, 2, 5, 100):
         assert abs(float((z[lag:] * z[:-lag]).mean())) < 4 / math.sqrt(n)
     assert abs(float((z[:, 1:] * z[:, :-1]).mean())) < 4 / math.sqrt(n)
-    v = torch.rand(1000) * 1e6
-    assert float((root(v) * (1 + 2**-10) / v.sqrt() - 1).abs().max()) < 1.1e-3
+    v = 1e4 + torch.rand(1000) * 1e7
+    assert float((amplitudes(v) * ROOT_SCALE / (2 * v.sqrt()) - 1).abs().max()) < 1.1e-3 + 1 / 200
 
 
 def network(chip: Any, copies: int = 1) -> Any:

@@ -22,6 +22,7 @@ from numba import njit, prange
 
 from crossloom.simulate.analog_lanes import (
     COLUMNS,
+    EVEN_ODD,
     add_ints,
     add_reals,
     add_saturated,
@@ -32,12 +33,11 @@ from crossloom.simulate.analog_lanes import (
     load_ints,
     load_reals,
     load_shorts,
+    load_word,
     lookup,
-    magnitude,
     max_shorts,
     min_shorts,
     mul_reals,
-    round_to_shorts,
     shift_ints,
     shift_left,
     shift_right,
@@ -49,10 +49,13 @@ from crossloom.simulate.analog_lanes import (
     sub_ints,
     sub_reals,
     to_reals,
+    to_shorts,
     widen,
     xor_ints,
 )
-from crossloom.simulate.analog_noise import MIX_3, POOL, ROOT_SCALE, UNIT
+from crossloom.simulate.analog_noise import MIX_3, POOL
+
+__all__ = ["BITS", "COLUMNS", "EVEN_ODD", "ROWS", "finish", "pack", "read", "spread_bits"]
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 ROWS = 4
@@ -63,7 +66,7 @@ TABLE = VECTOR << ROWS
 """Bytes of one lookup's table."""
 BITS = 8
 """Input bits of one word."""
-GAUSSIAN = np.float32(ROOT_SCALE / UNIT)
+ZERO, THREE = np.float32(0), np.float32(3)
 PAIRS, NIBBLES = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 BYTES = np.uint64(0x00FF00FF00FF00FF)
 HASH, MASK, HALF = np.uint64(MIX_3), np.uint64(POOL - 1), np.uint64(32)
@@ -152,12 +155,15 @@ def tabulate(cells, first, lookups, table):
 
 
 @njit(**OPTIONS)
-def sum_bits(table, words, count, bits, out):
-    """For each of the first `bits` bytes of the words, the sum of its lookups: shorts at `out`, one bit after the other."""
+def sum_bits(table, words, stop, bits, out):
+    """For each of the first `bits` bytes of the words at addresses words … stop, the sum of its lookups.
+
+    Shorts at `out`, one bit after the other.
+    """
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = spread_short(0)
     if bits > 4:
-        a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = spread_short(0)
-        for j in range(count):
-            word = words[j]
+        while words < stop:
+            word = load_word(words)
             a0 = add_shorts(a0, lookup(table, word, 0))
             a1 = add_shorts(a1, lookup(table, word, 1))
             a2 = add_shorts(a2, lookup(table, word, 2))
@@ -167,26 +173,27 @@ def sum_bits(table, words, count, bits, out):
             a6 = add_shorts(a6, lookup(table, word, 6))
             a7 = add_shorts(a7, lookup(table, word, 7))
             table += TABLE
+            words += 8
         store_shorts(out + 4 * VECTOR, a4)
         store_shorts(out + 5 * VECTOR, a5)
         store_shorts(out + 6 * VECTOR, a6)
         store_shorts(out + 7 * VECTOR, a7)
     elif bits > 2:
-        a0 = a1 = a2 = a3 = spread_short(0)
-        for j in range(count):
-            word = words[j]
+        while words < stop:
+            word = load_word(words)
             a0 = add_shorts(a0, lookup(table, word, 0))
             a1 = add_shorts(a1, lookup(table, word, 1))
             a2 = add_shorts(a2, lookup(table, word, 2))
             a3 = add_shorts(a3, lookup(table, word, 3))
             table += TABLE
+            words += 8
     else:
-        a0 = a1 = a2 = a3 = spread_short(0)
-        for j in range(count):
-            word = words[j]
+        while words < stop:
+            word = load_word(words)
             a0 = add_shorts(a0, lookup(table, word, 0))
             a1 = add_shorts(a1, lookup(table, word, 1))
             table += TABLE
+            words += 8
     store_shorts(out, a0)
     store_shorts(out + VECTOR, a1)
     store_shorts(out + 2 * VECTOR, a2)
@@ -194,27 +201,27 @@ def sum_bits(table, words, count, bits, out):
 
 
 @njit(**OPTIONS)
-def deviation(a, squares, lanes, constant, quadratic, unit, active, key, first_pool, second_pool):
-    """The read with its noise: `analog_noise.apply_noise` for one read of 32 columns."""
+def amplitude(a, squares, slope, offset, quadratic, unit):
+    """σ of a read in amplitude units, shorts: `analog_noise.amplitudes` for 32 columns."""
     value = to_reals(a)
-    v = spread_real(constant)
-    v = add_reals(v, mul_reals(load_reals(lanes), magnitude(value)))
-    if quadratic != np.float32(0):
+    v = add_reals(offset, mul_reals(slope, value))
+    if quadratic != ZERO:
         v = add_reals(v, mul_reals(mul_reals(value, spread_real(quadratic)), value))
-    if active != np.float32(0):
-        v = add_reals(v, mul_reals(load_reals(lanes + 4 * COLUMNS), spread_real(active)))
-    if unit != np.float32(0):
-        v = add_reals(v, mul_reals(to_reals(squares), spread_real(unit)))
+    if unit != ZERO:
+        v = add_reals(v, mul_reals(to_reals(load_shorts(squares)), spread_real(unit)))
     v = at_least_zero(v)
     y = first_reciprocal_root(v)
-    half = mul_reals(v, spread_real(np.float32(0.5)))
-    y = mul_reals(y, sub_reals(spread_real(np.float32(1.5)), mul_reals(mul_reals(half, y), y)))
+    w = mul_reals(v, y)
+    return to_shorts(mul_reals(w, sub_reals(spread_real(THREE), mul_reals(w, y))))
+
+
+@njit(**OPTIONS)
+def gaussian(key, first_pool, second_pool):
+    """`analog_noise.normals` of one read of 32 columns, shorts."""
     h = (key ^ (key >> HALF)) * HASH
     h = h ^ (h >> HALF)
-    z = add_shorts(
-        load_shorts(first_pool + 2 * np.intp(h & MASK)), load_shorts(second_pool + 2 * np.intp((h >> HALF) & MASK))
-    )
-    return round_to_shorts(add_reals(value, mul_reals(mul_reals(to_reals(z), spread_real(GAUSSIAN)), mul_reals(v, y))))
+    first, second = first_pool + 2 * np.intp(h & MASK), second_pool + 2 * np.intp((h >> HALF) & MASK)
+    return add_shorts(load_shorts(first), load_shorts(second))
 
 
 @njit(**OPTIONS)
@@ -227,16 +234,20 @@ def read_task(
     number, strip = divmod(task, strips)
     first, stop = number * tile, min((number + 1) * tile, words.shape[1])
     bits, shift, top, noisy, exact = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
-    longest = sizes[5]
-    raw = np.empty(longest * TABLE * (1 + exact) + 64, np.uint8)
+    longest, noise_bits = sizes[5], sizes[6]
+    planes = words.shape[0] * BITS
+    raw = np.empty(longest * TABLE * (1 + exact) + 2 * planes * VECTOR + 64, np.uint8)
     table = (raw.ctypes.data + 63) & ~63
     square_table = table + longest * TABLE
-    planes = words.shape[0] * BITS
-    scratch = np.empty(2 * planes * VECTOR + 64, np.uint8)
-    sums = (scratch.ctypes.data + 63) & ~63
+    sums = square_table + exact * longest * TABLE
     square_sums = sums + planes * VECTOR
     first_pool, second_pool = pools[0].ctypes.data, pools[1].ctypes.data
+    word_base, word_row, word_plane = words.ctypes.data, 8 * words.shape[2], 8 * words.shape[2] * words.shape[1]
+    noise_base, out_base = noise_lanes.ctypes.data, out.ctypes.data + 4 * COLUMNS * strip * out.shape[1]
     zero, highest, right = spread_short(0), spread_short(top), spread_short(shift)
+    noise_right, noise_left = spread_short(max(noise_bits - 4, 0)), spread_short(max(4 - noise_bits, 0))
+    noise_half = spread_short((1 << max(noise_bits - 4, 0)) >> 1)
+    counted = active.shape[0] > 0
     for part in range(strip_start[strip], strip_start[strip + 1]):
         base, row, group, groups = parts[part, 0], parts[part, 1], parts[part, 2], parts[part, 3]
         lane = lanes.ctypes.data + 4 * VECTOR * part
@@ -249,16 +260,16 @@ def read_task(
             tabulate(squares, row, total, square_table)
         for p in range(first, stop):
             summed = spread_int(0)
-            at = 0
+            word, here, here_squares = word_base + word_row * p + 8 * base, table, square_table
             for g in range(groups):
                 size = group_size[group + g]
                 for w in range(words.shape[0]):
-                    here = words[w, p, base + at : base + at + size]
-                    left = min(bits - BITS * w, BITS)
-                    sum_bits(table + TABLE * at, here, size, left, sums + w * BITS * VECTOR)
+                    start, left = word + word_plane * w, bits - BITS * w
+                    sum_bits(here, start, start + 8 * size, left, sums + w * BITS * VECTOR)
                     if exact:
-                        sum_bits(square_table + TABLE * at, here, size, left, square_sums + w * BITS * VECTOR)
-                at += size
+                        sum_bits(here_squares, start, start + 8 * size, left, square_sums + w * BITS * VECTOR)
+                word, here, here_squares = word + 8 * size, here + TABLE * size, here_squares + TABLE * size
+                place = parts[part, 4] + g
                 code_sum = zero
                 for d in range(len(digits)):
                     plane = digits[d, 0]
@@ -266,13 +277,18 @@ def read_task(
                     for b in range(1, digits[d, 1]):
                         a = add_shorts(a, shift_left(load_shorts(sums + VECTOR * (plane + b)), spread_short(b)))
                     if noisy:
-                        place = parts[part, 4] + g
-                        a = deviation(
-                            a, load_shorts(square_sums + VECTOR * plane), noise_lanes.ctypes.data + 8 * COLUMNS * place,
-                            noise_values[place, 0], noise_values[place, 1], noise_values[place, 2],
-                            np.float32(active[p, group + g, plane]) if active.shape[0] else np.float32(0),
-                            place_keys[place, d] ^ names[p], first_pool, second_pool,
+                        lane = noise_base + 8 * COLUMNS * place
+                        offset = spread_real(noise_values[place, 0])
+                        if counted:
+                            count = np.float32(active[p, group + g, plane])
+                            offset = add_reals(offset, mul_reals(load_reals(lane + 4 * COLUMNS), spread_real(count)))
+                        sigma = amplitude(
+                            a, square_sums + VECTOR * plane, load_reals(lane), offset,
+                            noise_values[place, 1], noise_values[place, 2],
                         )  # fmt: skip
+                        z = gaussian(place_keys[place, d] ^ names[p], first_pool, second_pool)
+                        noise = shift_right(add_shorts(high_product(z, sigma), noise_half), noise_right)
+                        a = add_saturated(a, shift_left(noise, noise_left))
                     code = shift_right(add_saturated(high_product(a, multiplier), constant), right)
                     code = min_shorts(max_shorts(code, zero), highest)
                     code_sum = add_shorts(code_sum, shift_left(code, spread_short(digits[d, 2])))
@@ -280,7 +296,7 @@ def read_task(
                         wide = shift_ints(widen(code_sum), spread_int(digits[d, 4]))
                         summed = add_ints(summed, wide) if digits[d, 5] > 0 else sub_ints(summed, wide)
                         code_sum = zero
-            target = out.ctypes.data + 4 * COLUMNS * (strip * out.shape[1] + p)
+            target = out_base + 4 * COLUMNS * p
             store_ints(target, add_ints(load_ints(target), sub_ints(xor_ints(summed, flip), flip)))
 
 
@@ -299,12 +315,12 @@ def read(
         parts: int64 (parts, 5): first lookup, first row in `cells`, first row group, row groups, first noise place.
         group_size: int64 (row groups,), lookups.
         lanes: int16 (parts, 4, 32): multiplier, constant, and int32 −1 for flipped columns.
-        noise_lanes: float32 (places, 2, 32): factors of |a| and of the active rows.
-        noise_values: float32 (places, 3): constant, quadratic, unit.
+        noise_lanes: float32 (places, 2, 32): factors of a and of the active rows, columns in the order `EVEN_ODD`.
+        noise_values: float32 (places, 3): constant, quadratic, unit (`analog_noise.GroupNoise`).
         place_keys: uint64 (places, digits).
         digits: int64 (digits, 6): first bit, bits, left shift of codes, 1 where the 16-bit sum must be emptied, left
             shift then, and its sign.
-        sizes: int64 (6,): input bits, k, 2^b − 1, noisy, exact variance, most lookups of an array.
+        sizes: input bits, k, 2^b − 1, noisy, exact variance, most lookups of an array, `Plan.noise_bits`.
         pools: `analog_noise.pools`.
         tile: positions of one task.
         out: int32 (strips, P, 32), added to.

@@ -168,25 +168,39 @@ def widen(typingctx, a):
     return ints(shorts), generate
 
 
+_PAIRS = ir.VectorType(ir.IntType(32), COLUMNS // 2)
+EVEN_ODD = [*range(0, COLUMNS, 2), *range(1, COLUMNS, 2)]
+"""The column in each lane of `reals`: even columns first, which is how 16-bit lanes come apart in two shifts."""
+
+
 @intrinsic
 def to_reals(typingctx, a):
-    """16-bit lanes as float32 lanes, exactly."""
+    """16-bit lanes as float32 lanes in the order `EVEN_ODD`, exactly."""
 
     def generate(context, builder, signature, arguments):
-        return builder.sitofp(builder.sext(arguments[0], _INTS), _REALS)
+        pairs, by = builder.bitcast(arguments[0], _PAIRS), ir.Constant(_PAIRS, [16] * (COLUMNS // 2))
+        even, odd = builder.ashr(builder.shl(pairs, by), by), builder.ashr(pairs, by)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), list(range(COLUMNS)))
+        return builder.sitofp(builder.shuffle_vector(even, odd, mask), _REALS)
 
     return reals(shorts), generate
 
 
 @intrinsic
-def magnitude(typingctx, a):
-    """|a|."""
+def to_shorts(typingctx, a):
+    """float32 lanes in the order `EVEN_ODD`, within 16 bits, cut towards zero to 16-bit lanes."""
 
     def generate(context, builder, signature, arguments):
-        bits = builder.bitcast(arguments[0], _INTS)
-        return builder.bitcast(builder.and_(bits, ir.Constant(_INTS, [0x7FFFFFFF] * COLUMNS)), _REALS)
+        whole = builder.fptosi(arguments[0], _INTS)
+        halves = []
+        for start in (0, COLUMNS // 2):
+            mask = ir.Constant(_PAIRS, list(range(start, start + COLUMNS // 2)))
+            halves.append(builder.shuffle_vector(whole, whole, mask))
+        low = builder.and_(halves[0], ir.Constant(_PAIRS, [0xFFFF] * (COLUMNS // 2)))
+        high = builder.shl(halves[1], ir.Constant(_PAIRS, [16] * (COLUMNS // 2)))
+        return builder.bitcast(builder.or_(low, high), _SHORTS)
 
-    return reals(reals), generate
+    return shorts(reals), generate
 
 
 @intrinsic
@@ -213,17 +227,10 @@ def first_reciprocal_root(typingctx, a):
 
 
 @intrinsic
-def round_to_shorts(typingctx, a):
-    """⌊clip(a, −32767, 32767) + ½⌋ as 16-bit lanes."""
+def load_word(typingctx, address):
+    """The uint64 at an address."""
 
     def generate(context, builder, signature, arguments):
-        value = arguments[0]
-        for sign, bound in (("<", -32767.0), (">", 32767.0)):
-            limit = ir.Constant(_REALS, [bound] * COLUMNS)
-            value = builder.select(builder.fcmp_ordered(sign, value, limit), limit, value)
-        value = builder.fadd(value, ir.Constant(_REALS, [0.5] * COLUMNS))
-        kind = ir.FunctionType(_REALS, [_REALS])
-        floor = cgutils.get_or_insert_function(builder.module, kind, "llvm.floor.v32f32")
-        return builder.trunc(builder.fptosi(builder.call(floor, [value]), _INTS), _SHORTS)
+        return builder.load(builder.inttoptr(arguments[0], _INDEX.as_pointer()), align=8)
 
-    return shorts(reals), generate
+    return types.uint64(types.intp), generate

@@ -128,7 +128,7 @@ class Strips:
                             np.zeros(len(block.gains), np.float32) if v is None else v
                             for v in (noise.linear, noise.active)
                         ]
-                        noise_lanes.append(np.stack([_pad(v[mine]) for v in pair]))
+                        noise_lanes.append(np.stack([_pad(v[mine])[kernels.EVEN_ODD] for v in pair]))
                         noise_values.append((noise.constant, noise.quadratic, noise.unit))
                         keys.append(block.keys[g, chunk])
                     places += len(block.groups)
@@ -243,7 +243,7 @@ class LookupKernel:
         count = words.shape[1]
         sums = np.zeros((s.strips, count, COLUMNS), np.int32)
         longest = int(np.diff(self.rows.band_start).max(initial=1))
-        sizes = np.array([self.bits, made.shift, made.adc.top, s.noisy, s.exact, longest], np.int64)
+        sizes = np.array([self.bits, made.shift, made.adc.top, s.noisy, s.exact, longest, made.noise_bits], np.int64)
         tile = int(np.clip(TILE_BYTES // (8 * self.shape[0] * max(self.shape[1], 1)), 64, 512))
         kernels.read(
             words, active, names, s.cells, s.squares, s.strip_start, s.parts, np.diff(self.rows.group_start), s.lanes,

@@ -6,8 +6,8 @@ shuffled normal quantiles and i, k taken from a hash of (seed, chip, layer, copy
 image, position). It depends on nothing else: not on batch, thread, device or order. Its marginal is normal to within
 the tables' 2^15 quantiles; two reads have a value of one table in common with probability 2^−9, of both with 2^−19.
 
-All steps are single float32 (or, on the wide grid, float64) operations in a stated order, so every engine gives the
-same bits.
+On the narrow grid every step is an integer or a single float32 operation in a stated order, so every engine and
+device gives the same bits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POOL = 1 << 15
 UNIT = 4096
 """Sum of two entries that stands for one standard deviation."""
 ROOT_SCALE = 1.0 + 2.0**-10
-"""Centres the error of `root`, which is then within ±9·10⁻⁴ relative."""
+"""Centres the error of `amplitudes`, which is then within ±10⁻³ relative."""
 _MAGIC = 0x5F3759DF
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1, MIX_2, MIX_3 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93
@@ -92,21 +92,12 @@ def _signed(word: int) -> int:
     return word - (1 << 64) if word >> 63 else word
 
 
-def root(v: torch.Tensor) -> torch.Tensor:
-    """√v / ROOT_SCALE in float32 by Lomont's reciprocal root and one Newton step; exact roots in float64."""
-    if v.dtype == torch.float64:
-        return v.sqrt() / ROOT_SCALE
-    y = (_MAGIC - (v.view(torch.int32) >> 1)).view(torch.float32)
-    half = v * 0.5
-    return v * (y * (1.5 - (half * y) * y))
-
-
 @dataclass(frozen=True, eq=False)
 class GroupNoise:
-    """Variance of the reads of one row group of one array, in squared grid units.
+    """Variance of the reads of one row group of one array, in squared amplitude units (`Plan.noise_unit`).
 
-    variance = constant + linear·|a| + (quadratic·a)·a + active·n + unit·Σ x²·squares + table(|a|)², a the read in grid
-    units and n the number of active rows. Terms that are None are 0.
+    variance = max(constant + active·n + linear·a + (quadratic·a)·a + unit·Σ x²·squares + table(|a|)², 0), a the read
+    in grid units and n the number of active rows. Terms that are None or 0 are left out.
 
     Attributes:
         constant, quadratic: of all columns, exact in float32.
@@ -125,39 +116,41 @@ class GroupNoise:
     table: Float[np.ndarray, "2 points"] | None = None
 
 
-def apply_noise(
-    a: torch.Tensor,
-    noise: GroupNoise,
-    gaussians: torch.Tensor,
-    active: torch.Tensor,
-    squares: torch.Tensor | None,
-    narrow: bool,
+def variances(
+    a: torch.Tensor, noise: GroupNoise, active: torch.Tensor, squares: torch.Tensor | None, kind: torch.dtype
 ) -> torch.Tensor:
-    """Reads with noise, int64.
-
-    Args:
-        a: int64 (V, columns).
-        noise: its law.
-        gaussians: `normals`.
-        active: int64 (V,), active rows.
-        squares: int64 (V, columns), Σ x²·squares, where the law needs it.
-        narrow: float32 and a result within 16 bits, else float64.
-    """
-    kind = torch.float32 if narrow else torch.float64
+    """The variance of reads a (V, columns) with `active` (V,) rows on, and Σ x²·squares where the law needs it."""
     value = a.to(kind)
     v = torch.full_like(value, noise.constant)
-    if noise.linear is not None:
-        v = v + torch.from_numpy(noise.linear).to(a.device, kind) * value.abs()
-    if noise.quadratic:
-        v = v + (value * noise.quadratic) * value
     if noise.active is not None:
         v = v + torch.from_numpy(noise.active).to(a.device, kind) * active.to(kind)[:, None]
+    if noise.linear is not None:
+        v = v + torch.from_numpy(noise.linear).to(a.device, kind) * value
+    if noise.quadratic:
+        v = v + (value * noise.quadratic) * value
     if squares is not None:
         v = v + squares.to(kind) * noise.unit
     if noise.table is not None:
         sigma = np.interp(a.abs().cpu().numpy(), *noise.table)
         v = v + torch.from_numpy(sigma**2).to(a.device, kind)
-    made = value + (gaussians.to(kind) * (ROOT_SCALE / UNIT)) * root(v.clamp_min(0))
-    if narrow:
-        made = made.clamp(-32767, 32767)
-    return (made + 0.5).floor().to(torch.int64)
+    return v.clamp_min(0)
+
+
+def amplitudes(v: torch.Tensor) -> torch.Tensor:
+    """2·√v / ROOT_SCALE cut to an integer, int64, v float32: Lomont's reciprocal root and one Newton step."""
+    y = (_MAGIC - (v.view(torch.int32) >> 1)).view(torch.float32)
+    w = v * y
+    return (w * (3.0 - w * y)).to(torch.int64)
+
+
+def noisy_narrow(a: torch.Tensor, v: torch.Tensor, gaussians: torch.Tensor, bits: int) -> torch.Tensor:
+    """Reads on the narrow grid with noise of variance v, in integers: amplitudes carry `bits` fractional bits."""
+    product = (gaussians * amplitudes(v)) >> 16
+    right = max(bits - 4, 0)
+    noise = ((product + ((1 << right) >> 1)) >> right) << max(4 - bits, 0)
+    return (a + noise).clamp(-32768, 32767)
+
+
+def noisy_wide(a: torch.Tensor, v: torch.Tensor, gaussians: torch.Tensor) -> torch.Tensor:
+    """Reads on the wide grid with noise of variance v (float64), rounded to the grid."""
+    return a + (gaussians.to(torch.float64) / UNIT * v.sqrt()).round().to(torch.int64)

@@ -28,7 +28,7 @@ from crossloom.simulate.analog_chip import (
     row_groups,
     slice_gains,
 )
-from crossloom.simulate.analog_noise import LANES, GroupNoise, place_keys
+from crossloom.simulate.analog_noise import LANES, ROOT_SCALE, GroupNoise, place_keys
 
 TOLERANCE = 0.1
 """Largest numerical error of a read that the narrow grid may have, in converter steps."""
@@ -82,6 +82,7 @@ class Plan:
         error: bound on the numerical error of any read at the converter's input, in steps.
         count: Σ gain·weight of the reads of each accumulator.
         reach: largest |a|.
+        noise_bits: fractional bits that σ has on the narrow grid.
     """
 
     blocks: list[PlannedBlock]
@@ -92,6 +93,7 @@ class Plan:
     error: float
     count: Integer[np.ndarray, " outputs"]
     reach: int
+    noise_bits: int
 
     @property
     def exact(self) -> Adc:
@@ -122,6 +124,9 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
     decision = _narrow(weights, groups, [b.converters for b in made], adc, reach + loudest, largest, digit)
     narrow = decision is not None
     scale, shift, error, constants = decision or _wide(weights, groups, adc, reach + loudest, digit)
+    sigma = max(loudest / 6 * scale, 1e-6)
+    noise_bits = int(np.clip(np.floor(np.log2(NARROW / 1.01 / sigma)), 0, 14))
+    unit = 2.0 ** (noise_bits - 1) * ROOT_SCALE if narrow else 1.0
     noisy = chip.noisy_cells or mapping.array.adc_errors.noise_sigma > 0
     slices = mapping.code.columns
     count = np.zeros(mapping.layer.core.shape[0] * mapping.layer.core.shape[2], np.int64)
@@ -149,12 +154,12 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
                 multiplier=constants[i][0],
                 constant=constants[i][1],
                 converters=b.converters,
-                noise=[_noise(b, s, cells[s], adc, chip, scale, digit) for s in g] if noisy else [],
+                noise=[_noise(b, s, cells[s], adc, chip, scale, digit, unit) for s in g] if noisy else [],
                 keys=keys.reshape(len(g), chunks, len(mapping.digits)),
             )  # fmt: skip
         )
     top_reach = max((int(max(*map(abs, span(b.cells, b.groups)))) for b in blocks), default=0) * digit
-    return Plan(blocks, adc, scale, narrow, shift, error, count, top_reach)
+    return Plan(blocks, adc, scale, narrow, shift, error, count, top_reach, noise_bits)
 
 
 Constants = list[tuple[np.ndarray, np.ndarray]]
@@ -255,14 +260,22 @@ def _loudest(
 
 
 def _noise(
-    block: ProgrammedBlock, group: slice, cells: np.ndarray, adc: Adc, chip: AnalogChip, scale: int, digit: int
+    block: ProgrammedBlock,
+    group: slice,
+    cells: np.ndarray,
+    adc: Adc,
+    chip: AnalogChip,
+    scale: int,
+    digit: int,
+    unit: float,
 ) -> GroupNoise:
-    """The variance of one row group's reads."""
-    law, sigma = chip.conditions.read_noise, chip.noise_sigma
-    constant = (law.floor * scale) ** 2 + (block.converters.noise * adc.delta * scale) ** 2
+    """The variance of one row group's reads, σ in 1/`unit` of a grid step."""
+    law, sigma = chip.conditions.read_noise, chip.noise_sigma * unit
+    constant = (law.floor * scale * unit) ** 2 + (block.converters.noise * adc.delta * scale * unit) ** 2
     constant = float(np.float32(constant))
     if law.law == "table":
-        return GroupNoise(constant, table=np.array(law.table).T * scale)
+        points, sigmas = np.array(law.table).T
+        return GroupNoise(constant, table=np.stack([points * scale, sigmas * scale * unit]))
     if sigma == 0:
         return GroupNoise(constant)
     columns = cells.shape[1]
@@ -277,7 +290,8 @@ def _noise(
     residual = (deviation - linear * centred).std(0)
     typical = 0.5 * residual / np.maximum(squares.mean(0) * np.sqrt(max(len(cells) / 4, 1)), 1e-300)
     if digit > 1 or law.exact or float(np.sqrt((typical**2).mean())) > VARIANCE_TOLERANCE:
-        unit = float(np.float32(digit**2 * squares.sum(0).max(initial=0) / (NARROW - digit**2 * len(cells)))) or 1.0
-        return GroupNoise(constant, squares=np.rint(squares / unit).astype(np.int32), unit=unit)
+        room = NARROW - digit**2 * len(cells)
+        step = float(np.float32(digit**2 * squares.sum(0).max(initial=0) / room)) or 1.0
+        return GroupNoise(constant, squares=np.rint(squares / step).astype(np.int32), unit=step)
     active = squares.mean(0) - linear * cells.mean(0)
     return GroupNoise(constant, linear=linear.astype(np.float32), active=active.astype(np.float32))

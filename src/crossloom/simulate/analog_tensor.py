@@ -14,7 +14,7 @@ import torch
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping
 from crossloom.simulate.analog_chip import inl_curve
-from crossloom.simulate.analog_noise import apply_noise, normals, pools, vector_keys
+from crossloom.simulate.analog_noise import noisy_narrow, noisy_wide, normals, pools, variances, vector_keys
 from crossloom.simulate.analog_plan import Plan, PlannedBlock, plan
 from crossloom.simulate.engine import Kernel, Settings, mapped
 from crossloom.simulate.tensor import exact_dtype, transform_rows
@@ -60,7 +60,9 @@ class TensorPlan:
         places = torch.from_numpy(planned.keys[group, :, digit].view(np.int64).copy()).to(self.device)
         z = normals(places, keys, a.shape[1], self.tables)
         squares = None if read.squares is None else ((driven * driven) @ read.squares).to(torch.int64)
-        return apply_noise(a, planned.noise[group], z, piece.sum(1), squares, self.plan.narrow)
+        kind = torch.float32 if self.plan.narrow else torch.float64
+        v = variances(a, planned.noise[group], piece.sum(1), squares, kind)
+        return noisy_narrow(a, v, z, self.plan.noise_bits) if self.plan.narrow else noisy_wide(a, v, z)
 
     def codes(self, block: int, a: torch.Tensor) -> torch.Tensor:
         """The converter's decisions on reads, int64."""
