@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 def simulate(
     target: Annotated[str, typer.Argument(metavar="RUN|CHIP", help="A run's folder or name, or a chip file.")],
-    rung: Annotated[str, typer.Option("--rung", "-r", metavar="NAME", help="float, integer or crossbar.")] = "crossbar",
+    rung: Annotated[
+        str, typer.Option("--rung", "-r", metavar="NAME", help="float, integer, crossbar, analog or parasitic.")
+    ] = "crossbar",
+    chips: Annotated[
+        int, typer.Option("--chips", metavar="N", help="Chips to draw, on the analog and parasitic rungs.")
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of their cells and converters.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Test images; default all.")] = None,
     data: o.Data = None,
     data_dir: o.DataDir = None,
@@ -33,6 +40,7 @@ def simulate(
     """Run a compiled chip on test images at one rung of the fidelity ladder.
 
     [dim]crossloom simulate demo-1a2b3c4d --rung crossbar --limit 100
+    crossloom simulate demo-1a2b3c4d --rung analog --chips 20 --seed 0
     crossloom simulate chip.safetensors --data mnist --data-dir ~/data[/dim]
     """
     from crossloom.cli.screen import Screen
@@ -40,10 +48,14 @@ def simulate(
     from crossloom.codesign.machine import check
     from crossloom.codesign.machine import threads as with_threads
     from crossloom.codesign.targets import open_target
-    from crossloom.compiled import RUNGS
+    from crossloom.compiled import CHIP_RUNGS, RUNGS
 
-    if rung not in RUNGS:
-        raise InputError.choice("--rung", rung, RUNGS)
+    if rung not in RUNGS + CHIP_RUNGS:
+        raise InputError.choice("--rung", rung, RUNGS + CHIP_RUNGS)
+    if chips < 1 or (chips > 1 and rung in RUNGS):
+        raise InputError(
+            "--chips", chips, f"1 on the {rung} rung, where all chips compute the same" if chips > 1 else "at least 1"
+        )
     if limit is not None and limit < 1:
         raise InputError("--limit", limit, "at least 1 image")
     place = machine(device, threads, data_dir)
@@ -56,13 +68,21 @@ def simulate(
         screen.begin(rung, f"{found.chip.program.name} on {images.name}")
         started = time.monotonic()
         on = "cuda" if device == "cuda" and rung != "float" else "cpu"
-        made = outputs(found.chip, rung, images, limit, device=on, tick=screen.tick)
+        made = [
+            outputs(found.chip, rung, images, limit, device=on, seed=seed, index=index, tick=screen.tick)
+            for index in range(chips)
+        ]
         seconds = time.monotonic() - started
+    values = [one.accuracy for one in made]
     record = {
         "name": found.chip.program.name,
         "rung": rung,
-        "accuracy": made.accuracy,
-        "images": made.images,
+        "accuracy": statistics.fmean(values),
+        "accuracy_of_chips": values if rung in CHIP_RUNGS else None,
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "chips": chips,
+        "seed": seed,
+        "images": made[0].images,
         "seconds": seconds,
         "data": images.name,
         "data_fingerprint": images.fingerprint(),

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossloom.codesign import Result
+from crossloom.codesign.results import written
 from crossloom.report.units import count, percent, points, quantity
 
 BAR = 14
@@ -111,8 +112,11 @@ def layers(rows: Sequence[dict[str, Any]], rest: dict[str, Any]) -> Table:
 def simulation(record: dict[str, Any]) -> RenderableType:
     """One rung on some images."""
     name, rate = record["name"], count(float(f"{record['images'] / max(record['seconds'], 1e-9):.3g}"))
+    what = f"{record['rung']} rung, {count(record['images'])} images"
+    if record["spread"] is not None:
+        what += f", mean of {record['chips']} chips, standard deviation {percent(record['spread'])} points"
     rows = [
-        ("accuracy", f"{percent(record['accuracy'])} %", f"{record['rung']} rung, {count(record['images'])} images"),
+        ("accuracy", f"{percent(record['accuracy'])} %", what),
         ("time", f"{record['seconds']:.3g} s", f"{rate} images/s on this machine"),
         ("chip", record["hardware"], f"{record['crossbars']} crossbars, hash {record['chip_hash'][:12]}"),
     ]
@@ -167,18 +171,20 @@ def figures(title: str, rows: Sequence[dict[str, Any]]) -> RenderableType:
 
 
 def rows(title: str, records: Sequence[dict[str, Any]]) -> RenderableType:
-    """Rows of a results file beside the paper's."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, header_style="dim", title_justify="left")
-    for heading in ("table", "row", "metric"):
-        table.add_column(heading)
-    for heading in ("paper", "ours", "±"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("budget", style="dim")
-    for row in records:
-        cells = ["" if row[key] is None else f"{row[key]:.6g}" for key in ("paper", "ours", "spread")]
-        budget = row["budget"]
-        table.add_row(
-            row["table"], row["row"], f"{row['metric']} ({row['unit']})" if row["unit"] else row["metric"], *cells,
-            f"{budget['epochs']} epochs, {count(budget['images'])} images, {budget['device']}",
-        )  # fmt: skip
-    return table
+    """Rows of a results file beside the paper's, under the heading of their table."""
+    parts: list[RenderableType] = [Text(), Text(title)]
+    for heading in dict.fromkeys(row["table"] for row in records):
+        table = Table(title=f"\n{escape(heading)}", box=box.SIMPLE_HEAD, header_style="dim", title_justify="left")
+        table.add_column("row")
+        table.add_column("metric")
+        for column in ("paper", "ours", "±"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        table.add_column("budget", style="dim", no_wrap=True)
+        for row in (row for row in records if row["table"] == heading):
+            numbers = (written(row[key], row["unit"]) for key in ("paper", "ours", "spread"))
+            budget = row["budget"]
+            made = f"{budget['epochs']} epochs, {count(budget['images'])} images, {budget['device']}"
+            table.add_row(row["row"], row["metric"], *numbers, row["unit"], made)
+        parts.append(table)
+    return Group(*parts)

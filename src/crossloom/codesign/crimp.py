@@ -22,9 +22,6 @@ from crossloom.hardware import load
 CHIP = "crimp-isaac"
 QUANTISED = "Accuracy, 8-bit quantisation only"
 ARRAYS = "Crossbars of the unpruned network (the paper's rule: ⌈C_out/32⌉·⌈k²C_in/128⌉ a layer)"
-CROSSBAR_IMAGES = {"lenet5-caffe": 10000, "resnet20": 500, "resnet56": 200}
-"""Test images on the crossbar rung where none are asked for: what a CPU does in minutes."""
-
 PAPER: dict[str, tuple[str, float | None, float | None]] = {
     "lenet5-caffe": ("LeNet-5, MNIST", 99.21, 99.09),
     "resnet20": ("ResNet-20, CIFAR-10 (not in the paper)", None, None),
@@ -53,10 +50,10 @@ def command(request: Request) -> str:
 def accuracies(request: Request) -> list[Row]:
     """Post-training quantisation of published weights: accuracy on every rung, and crossbars."""
     weights, known = published_weights(request)
-    images = request.limit or CROSSBAR_IMAGES[request.network]
+    limited: dict[Rung, int] | None = {"crossbar": request.limit} if request.limit is not None else None
     config: RunConfig = configure(
         request.network, known.data, CHIP, weights=weights, normalisation=known.normalisation,
-        images={"crossbar": images}, machine=request.machine,
+        images=limited, machine=request.machine,
     )  # fmt: skip
     folder = request.runs / f"{CRIMP.paper}-{request.network}-{config.hash[:8]}"
     record = run(config, folder, fresh=request.fresh, progress=request.progress, command=[command(request)])
