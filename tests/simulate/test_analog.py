@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping, map_program
-from crossloom.simulate import Executor
+from crossloom.simulate import Executor, Settings, engine
 from crossloom.simulate.adc import array_adc
 from crossloom.simulate.analog_chip import AnalogChip, Conditions, ReadNoise, program_block
+from crossloom.simulate.analog_chips import ChipSet, chip_accuracy
+from crossloom.simulate.analog_lookup import LookupKernel
 from crossloom.simulate.analog_noise import ROOT_SCALE, UNIT, amplitudes, normals, place_keys, pools, vector_keys
 from crossloom.simulate.analog_plan import plan
 from crossloom.simulate.analog_tensor import TensorPlan
@@ -363,3 +365,63 @@ def test_write_verify_and_time_reach_the_cells() -> None:
 def test_bad_input_is_named(make: Any) -> None:
     with pytest.raises(InputError):
         make()
+
+
+def test_several_chips_are_each_the_chip_of_its_number() -> None:
+    chip = array_of(16, 64, b_cell=2, b_dac=1, b_adc=6, adc_range="full", encoding="offset", **NOISY)
+    mapping = network(chip)
+    x = torch.rand(7, 3, 8, 7, generator=torch.Generator().manual_seed(0)) * 255
+    together = ChipSet(mapping, range(3, 6), seed=4).run(x)
+    for i, k in enumerate(range(3, 6)):
+        alone = Executor(mapping, rung="analog", seed=4, chip_index=k).run(x)
+        assert torch.equal(together[i], alone)
+    assert torch.equal(together, ChipSet(mapping, range(3, 6), seed=4, memory_budget=100_000).run(x))
+    assert torch.equal(together.flip(0), ChipSet(mapping, (5, 4, 3), seed=4).run(x))
+
+
+def test_chip_accuracy_counts_right_answers_per_chip() -> None:
+    chip = array_of(16, 64, b_cell=2, b_dac=1, b_adc=5, adc_range="full", encoding="offset", **NOISY)
+    rng = np.random.default_rng(0)
+    layer = layer_of(random_core(rng, (1, 40, 6), 8, "offset"), name="fc")
+    form = Format(8, False)
+    nodes = (
+        Input(name="x", inputs=(), format=form, shape=(40,)),
+        Woven(name="y", inputs=("x",), format=Format(32, True), shape=(6,), layer=layer),
+    )
+    mapping = map_program(Program("net", nodes), chip)
+    x = torch.from_numpy(rng.integers(0, 256, (60, 40))).float()
+    target = Executor(mapping, rung="integer").run(x).argmax(1)
+    batches = [(x[:25], target[:25]), (x[25:], target[25:])]
+    made = chip_accuracy(mapping, batches, chips=5, seed=2)
+    assert made.images == 60
+    for k, value in enumerate(made.values):
+        alone = Executor(mapping, rung="analog", seed=2, chip_index=k).run(x).argmax(1)
+        assert value == pytest.approx(float((alone == target).double().mean()))
+    assert chip_accuracy(mapping, iter(batches), chips=5, seed=2, weight_budget=1).values == made.values
+    assert chip_accuracy(mapping, batches, chips=2, seed=2, first_chip=3).values == made.values[3:]
+    assert chip_accuracy(mapping, batches, chips=1, seed=2, limit=10).images == 10
+    low, high = made.confidence()
+    half = 2.7764 * np.std(made.values, ddof=1) / math.sqrt(5)
+    assert (low, high) == pytest.approx((made.mean - half, made.mean + half), abs=1e-4)
+    with pytest.raises(InputError, match="batches"):
+        chip_accuracy(mapping, [], chips=2)
+    with pytest.raises(InputError, match="chips"):
+        chip_accuracy(mapping, batches, chips=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "conditions", "fast"),
+    [
+        ({}, Conditions(), True),
+        ({"device__variation": {"model": "lognormal", "sigma": 0.1}, "device__read_noise": 0.02}, Conditions(), True),
+        ({"device__variation": {"model": "lognormal", "sigma": 0.5}, "device__read_noise": 0.02}, Conditions(), True),
+        ({"adc_errors": {"offset_sigma": 0.5, "gain_sigma": 0.02, "noise_sigma": 0.2}}, Conditions(), True),
+        ({"adc_errors": {"inl": 0.5}}, Conditions(), False),
+        ({}, Conditions(read_noise=ReadNoise("table", table=((0.0, 0.1),))), False),
+    ],
+)
+def test_which_kernel_runs(fields: dict[str, Any], conditions: Conditions, fast: bool) -> None:
+    chip = array_of(128, 128, b_cell=1, b_dac=1, b_adc=6, adc_range="full", encoding="offset", **fields)
+    mapping = cut(layer_of(random_core(np.random.default_rng(0), (1, 128, 8), 8, "offset")), chip.array)
+    kernel = engine("analog").prepare(mapping, Settings(analog=AnalogChip.of(chip, conditions=conditions)))
+    assert isinstance(kernel, LookupKernel) == fast

@@ -247,7 +247,7 @@ def read_task(
     zero, highest, right = spread_short(0), spread_short(top), spread_short(shift)
     noise_right, noise_left = spread_short(max(noise_bits - 4, 0)), spread_short(max(4 - noise_bits, 0))
     noise_half = spread_short((1 << max(noise_bits - 4, 0)) >> 1)
-    counted = active.shape[0] > 0
+    counted = sizes[7] > 0
     for part in range(strip_start[strip], strip_start[strip + 1]):
         base, row, group, groups = parts[part, 0], parts[part, 1], parts[part, 2], parts[part, 3]
         lane = lanes.ctypes.data + 4 * VECTOR * part
@@ -320,7 +320,8 @@ def read(
         place_keys: uint64 (places, digits).
         digits: int64 (digits, 6): first bit, bits, left shift of codes, 1 where the 16-bit sum must be emptied, left
             shift then, and its sign.
-        sizes: input bits, k, 2^b − 1, noisy, exact variance, most lookups of an array, `Plan.noise_bits`.
+        sizes: input bits, k, 2^b − 1, noisy, exact variance, most lookups of an array, `Plan.noise_bits`, whether the active rows
+            matter.
         pools: `analog_noise.pools`.
         tile: positions of one task.
         out: int32 (strips, P, 32), added to.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from crossloom.simulate.integer import RowSource, columns_first
 from crossloom.weave import InputTransform
 
 COLUMNS, ROWS, BITS = kernels.COLUMNS, kernels.ROWS, kernels.BITS
+SPREAD = kernels.spread_bits()
 TILE_BYTES = 512 << 10
 """Lookup words of one task: they are read once per strip and should stay in the second-level cache."""
 
@@ -180,17 +181,17 @@ class LookupKernel:
 
     def __init__(self, mapping: LayerMapping, plans: list[Plan], settings: Settings) -> None:
         layer, transform = mapping.layer, mapping.layer.transform
-        self.mapping, self.settings, self.plans = mapping, settings, plans
+        self.mapping, self.settings = mapping, settings
         selection = transform.factors[0].selection if len(transform.factors) == 1 else None
         direct = transform.is_identity or selection is not None
         self.source = RowSource(layer, selection, InputTransform.identity(transform.rows) if direct else transform)
         self.rows = Rows.of(plans[0].blocks)
         self.strips = [Strips(mapping, p, self.rows) for p in plans]
+        self.plans = [replace(p, blocks=[]) for p in plans]
         self.bits = layer.row_format.bits
         self.digits = digit_table(mapping, plans[0].adc.top)
         self.gains = np.array([s.gain for s in mapping.code.slices], np.int64)
         self.outputs = layer.core.shape[0] * layer.core.shape[2]
-        self.spread = kernels.spread_bits()
         words, lookups = -(-self.bits // BITS), int(self.rows.band_start[-1])
         strips = max((s.strips for s in self.strips), default=0)
         self.bytes = 8 * words * lookups + 4 * COLUMNS * strips + 16 * len(self.rows.group_start) * words
@@ -198,41 +199,18 @@ class LookupKernel:
         self.shape = (words, lookups)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        fold, geometry, codes = self.source.open(x)
-        out = torch.zeros((self.outputs, fold.positions), dtype=torch.int64)
-        per_image = max(fold.positions // max(fold.batch[0], 1), 1)
-        wave = max(int(self.settings.memory_budget // self.bytes), 1)
-        for first in range(0, fold.positions, wave):
-            count = min(wave, fold.positions - first)
-            z = self.source.rows(codes, fold, geometry, first, count)
-            names = vector_keys(first, count, per_image, self.settings.clock.first_image)
-            target = out.numpy()[:, first : first + count]
-            if len(self.plans) == 1:
-                self._wave(0, z, names, target)
-                continue
-            turn = (np.arange(first, first + count) % per_image) % len(self.plans)
-            for copy in range(len(self.plans)):
-                mine = np.flatnonzero(turn == copy)
-                part = np.zeros((self.outputs, len(mine)), np.int64)
-                self._wave(copy, np.ascontiguousarray(z[:, mine]), names[mine], part)
-                target[:, mine] = part
-        return columns_first(out, fold)
+        return run_chips([self], x)[0]
 
-    def packed(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lookup words, band sums and active rows of a wave."""
+    def pack(self, z: np.ndarray, counted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lookup words, band sums and, if `counted`, active rows of a wave: the same for every chip."""
         words, lookups = self.shape
         count, groups = z.shape[1], len(self.rows.group_start) - 1
-        counted = count if any(s.counts_active for s in self.strips) else 0
         packed = np.empty((words, count, lookups), np.uint64)
         bands = np.empty((len(self.rows.band_start) - 1, count), np.int64)
-        active = np.empty((counted, groups, BITS * words), np.uint16)
-        kernels.pack(
-            z, self.rows.order, self.spread, self.rows.band_start, self.rows.group_start, packed, bands, active
-        )
+        active = np.empty((count if counted else 0, groups, BITS * words), np.uint16)
+        r = self.rows
+        kernels.pack(z, r.order, SPREAD, r.band_start, r.group_start, packed, bands, active)
         return packed, bands, active
-
-    def _wave(self, copy: int, z: np.ndarray, names: np.ndarray, out: np.ndarray) -> None:
-        self.read(copy, self.packed(z), names, out)
 
     def read(
         self, copy: int, packed: tuple[np.ndarray, np.ndarray, np.ndarray], names: np.ndarray, out: np.ndarray
@@ -243,7 +221,9 @@ class LookupKernel:
         count = words.shape[1]
         sums = np.zeros((s.strips, count, COLUMNS), np.int32)
         longest = int(np.diff(self.rows.band_start).max(initial=1))
-        sizes = np.array([self.bits, made.shift, made.adc.top, s.noisy, s.exact, longest, made.noise_bits], np.int64)
+        sizes = np.array(
+            [self.bits, made.shift, made.adc.top, s.noisy, s.exact, longest, made.noise_bits, s.counts_active], np.int64
+        )
         tile = int(np.clip(TILE_BYTES // (8 * self.shape[0] * max(self.shape[1], 1)), 64, 512))
         kernels.read(
             words, active, names, s.cells, s.squares, s.strip_start, s.parts, np.diff(self.rows.group_start), s.lanes,
@@ -253,3 +233,34 @@ class LookupKernel:
         kernels.finish(
             sums, s.outputs, self.gains, made.count, adc.step, adc.low, adc.denominator, bands, s.band_of, s.flips, out
         )
+
+
+def run_chips(chips: list[LookupKernel], x: torch.Tensor) -> list[torch.Tensor]:
+    """The accumulators of one layer on several chips for the same inputs, which are unfolded and packed once."""
+    one = chips[0]
+    fold, geometry, codes = one.source.open(x)
+    outs = [torch.zeros((one.outputs, fold.positions), dtype=torch.int64) for _ in chips]
+    per_image = max(fold.positions // max(fold.batch[0], 1), 1)
+    wave = max(int(one.settings.memory_budget // one.bytes), 1)
+    counted = any(s.counts_active for c in chips for s in c.strips)
+    copies = len(one.plans)
+    for first in range(0, fold.positions, wave):
+        count = min(wave, fold.positions - first)
+        z = one.source.rows(codes, fold, geometry, first, count)
+        names = vector_keys(first, count, per_image, one.settings.clock.first_image)
+        turn = (np.arange(first, first + count) % per_image) % copies
+        for copy in range(copies):
+            mine = slice(None) if copies == 1 else np.flatnonzero(turn == copy)
+            part = z if copies == 1 else np.ascontiguousarray(z[:, mine])
+            if not part.shape[1]:
+                continue
+            packed = one.pack(part, counted)
+            for chip, out in zip(chips, outs, strict=True):
+                target = out.numpy()[:, first : first + count]
+                if copies == 1:
+                    chip.read(copy, packed, names, target)
+                    continue
+                made = np.zeros((one.outputs, part.shape[1]), np.int64)
+                chip.read(copy, packed, names[mine], made)
+                target[:, mine] = made
+    return [columns_first(out, fold) for out in outs]
