@@ -53,15 +53,12 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """A small demo, made once: its record and its folder."""
+    """The demo as the README calls it, made once: its record and its folder."""
     import contextlib
     import io
 
     folder = tmp_path_factory.mktemp("demo") / "run"
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert main(["demo", *SMALL, "--run-dir", str(folder), "--json", "--quiet"]) == 0
+        assert main(["demo", "--run-dir", str(folder), "--json", "--quiet"]) == 0
     return json.loads(out.getvalue()), folder
-
-
-SMALL = ("--epochs", "5", "--finetune", "1")

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from crossloom import __version__
 from crossloom.compiled import CompiledChip
-from tests.cli.conftest import SMALL
+from crossloom.simulate import Executor
+from crossloom.training import load_dataset
 
 COMMANDS = (
     "demo", "train", "compile", "simulate", "cost", "report", "reproduce", "networks", "hardware list",
@@ -28,7 +29,7 @@ def test_demo_end_to_end(demo) -> None:
     record, folder = demo
     accuracy = record["accuracy"]
     assert set(accuracy) == {"float", "integer", "crossbar"}
-    assert accuracy["float"] > 0.9
+    assert accuracy["float"] > 0.97
     assert accuracy["integer"] > accuracy["float"] - 0.005
     assert accuracy["crossbar"] == accuracy["integer"]
     integer, crossbar = (load_file(folder / "logits" / f"{r}.safetensors")["logits"] for r in ("integer", "crossbar"))
@@ -41,15 +42,25 @@ def test_demo_end_to_end(demo) -> None:
     assert record["command"][0] == "crossloom"
     for name in ("result.json", "config.yaml", "hardware.yaml", "chip.safetensors", "report.html"):
         assert (folder / name).is_file(), name
-    assert (folder / "float" / "metrics.csv").read_text().count("\n") == 6
+    assert (folder / "float" / "metrics.csv").read_text().count("\n") == 1 + 16
     assert json.loads((folder / "result.json").read_text()) == record
     assert CompiledChip.load(folder / "chip.safetensors").hash == record["chip_hash"]
+
+
+def test_the_demos_crossbars_give_the_integers_read_slice_by_slice(demo) -> None:
+    """The engine may leave out reads that change nothing; here it does every one."""
+    _, folder = demo
+    chip, data = CompiledChip.load(folder / "chip.safetensors"), load_dataset("digits")
+    x = data.normalisation(data.test.images[:20])
+    every_read = Executor(chip.mapping, "crossbar", shortcut=False).logits(x)
+    kept = load_file(folder / "logits" / "crossbar.safetensors")["logits"]
+    np.testing.assert_array_equal(every_read.numpy(), kept[:20].numpy())
 
 
 def test_demo_again_is_at_once_and_prints_a_table(call, demo) -> None:
     record, folder = demo
     started = time.monotonic()
-    again = call("demo", *SMALL, "--run-dir", folder)
+    again = call("demo", "--run-dir", folder)
     assert again.code == 0
     assert time.monotonic() - started < 5
     assert "complete since" in again.err
@@ -247,4 +258,5 @@ def test_shell_completion_knows_the_chips() -> None:
         "COMP_CWORD": "3",
     }
     made = subprocess.run([Path(sys.executable).parent / "crossloom"], env=asked, capture_output=True, text=True)
-    assert made.stdout.split() == ["sot-mram"]
+    assert "sot-mram" in made.stdout.split()
+    assert all(name.startswith("sot") for name in made.stdout.split())

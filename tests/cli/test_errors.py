@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from crossloom.training import build_network, save_weights
-from tests.cli.conftest import SMALL
 
 QUICK = (
     "demo",
@@ -264,7 +263,7 @@ def test_a_run_folder_that_is_a_file(call, empty_folder) -> None:
 
 
 def test_another_configuration_needs_fresh(call, demo) -> None:
-    made = call("demo", *SMALL, "--seed", 1, "--run-dir", demo[1])
+    made = call("demo", "--seed", 1, "--run-dir", demo[1])
     assert made.code == 2
     assert "--fresh" in made.err
 

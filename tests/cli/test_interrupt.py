@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from crossloom.cli import main
+
 COMMAND = ("demo", "--epochs", "5", "--finetune", "1", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The record of the same run without any interrupt."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main([*COMMAND, "--run-dir", str(folder), "--json", "--quiet"]) == 0
+    record: dict[str, Any] = json.loads(out.getvalue())
+    return record
 
 
 def interrupted(folder: Path, stage: str) -> tuple[int, str]:
@@ -41,7 +56,7 @@ def interrupted(folder: Path, stage: str) -> tuple[int, str]:
         *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("quantise", "compile", "integer", "cost")),
     ],
 )
-def test_ctrl_c_and_again(stage: str, tmp_path, call, demo) -> None:
+def test_ctrl_c_and_again(stage: str, tmp_path, call, undisturbed) -> None:
     folder = tmp_path / "run"
     code, err = interrupted(folder, stage)
     assert code == 130, err
@@ -58,7 +73,7 @@ def test_ctrl_c_and_again(stage: str, tmp_path, call, demo) -> None:
     again = call(*COMMAND, "--run-dir", folder, "--json")
     assert again.code == 0
     for key in ("accuracy", "agreement", "cost", "config_hash", "chip_hash"):
-        assert again.json[key] == demo[0][key], key
+        assert again.json[key] == undisturbed[key], key
     if stage == "crossbar":
         assert " train " not in again.err
 

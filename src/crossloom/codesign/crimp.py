@@ -16,7 +16,7 @@ from crossloom.codesign.reproduce import Reproduction, Request, published_weight
 from crossloom.codesign.results import Budget, ResultsFile, Row
 from crossloom.codesign.run import run
 from crossloom.codesign.targets import random_chip
-from crossloom.compiled import CompiledChip
+from crossloom.compiled import CompiledChip, Rung
 from crossloom.hardware import load
 
 CHIP = "crimp-isaac"

@@ -31,7 +31,7 @@ class Request:
     Attributes:
         network: one of the reproduction's.
         weights: a file of trained weights; None: the published ones in CROSSLOOM_WEIGHTS.
-        limit: test images on the crossbar rung; None: the reproduction's own choice.
+        limit: test images on the crossbar rung; None: all.
         machine: device, threads, data folder.
         runs: where the runs' folders go.
         fresh: start over in place of going on with a run's folder.

@@ -182,10 +182,19 @@ def render(files: Iterable[ResultsFile]) -> str:
     return "\n".join(lines)
 
 
+def written(value: float | None, unit: str, sign: bool = False) -> str:
+    """A number as tables show it: per cent and points with two decimals, others with six significant digits."""
+    if value is None:
+        return ""
+    form = ("+" if sign else "") + (".2f" if unit in ("%", "points") else ".6g")
+    text = f"{value:{form}}"
+    return (text[1:] if float(text) == 0 and text[0] in "+-" else text).replace("-", "−")
+
+
 def _line(row: Row) -> str:
-    ours = f"{row.ours:.6g}" + (f" ± {row.spread:.2g}" if row.spread is not None else "")
-    difference = "" if row.paper is None else f"{row.ours - row.paper:+.4g}".replace("-", "−")
+    ours = written(row.ours, row.unit) + (f" ± {row.spread:.2g}" if row.spread is not None else "")
+    difference = None if row.paper is None else row.ours - row.paper
     budget = f"{row.budget.epochs} epochs, {row.budget.images} images, {row.budget.device}"
-    paper = "" if row.paper is None else f"{row.paper:.6g}"
-    cells = (row.table, row.row, row.metric, row.unit, paper, ours, difference, budget)
+    numbers = (written(row.paper, row.unit), ours, written(difference, row.unit, sign=True))
+    cells = (row.table, row.row, row.metric, row.unit, *numbers, budget)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
