@@ -13,7 +13,10 @@ import numpy as np
 from jaxtyping import Float64
 from numba import njit, prange
 
-OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {
+    "cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract"},
+}  # fmt: skip
+"""Sums may be taken in any order: their terms are all positive."""
 
 
 def reduce_tiles(
