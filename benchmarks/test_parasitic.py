@@ -66,8 +66,15 @@ def test_one_array(benchmark, size: int) -> None:
     benchmark.extra_info["multiply_adds"] = count
     if benchmark.stats:
         benchmark.extra_info["times the floor"] = benchmark.stats["min"] * product_rate() / count
-        if size == 128:
-            assert benchmark.stats["min"] <= 0.060, "60 ms an array"
+
+
+def test_an_array_of_128_takes_at_most_60_ms_of_processor_time() -> None:
+    g, times = arrays(1, 128), []
+    for _ in range(8):
+        start = time.process_time()
+        effective_conductances(g, WIRES)
+        times.append(time.process_time() - start)
+    assert min(times) <= 0.060
 
 
 def test_time_grows_linearly_with_arrays(benchmark) -> None:
