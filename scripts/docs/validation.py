@@ -12,7 +12,7 @@ HELD_OUT = "no part of the fit"
 SAME_TABLE = {"isaac", "crimp-isaac-fp"}
 """Chips whose component figures are the published table's own."""
 
-HEAD = """# Validation
+HEAD = """# How far to trust it
 
 ## Chips with published figures
 
