@@ -89,9 +89,9 @@ class Rating:
     outputs: int | None = None
 
     def digits(self, chip: Chip) -> list[int]:
-        """Widths of the input digits, highest first."""
+        """Widths of the input digits, highest first; a shorter one is the lowest."""
         streamed = max(self.inputs - 1, 1) if self.signed else self.inputs
-        return [f.width for f in reversed(fields(streamed, chip.array.b_dac, signed=False))]
+        return sorted((f.width for f in fields(streamed, chip.array.b_dac, signed=False)), reverse=True)
 
     def conversion_bits(self, chip: Chip) -> list[int]:
         """Bits of the conversion of each digit."""

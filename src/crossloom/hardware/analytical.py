@@ -38,8 +38,8 @@ WALDEN = 20e-15
 FANOUT_DELAY = 0.36e-9 / 1e-6
 """Fan-out-of-four inverter delay per drawn gate length, s/m. Ho, Mai, Horowitz 2001: 360 ps per µm."""
 
-LEAKAGE = 20e-9
-"""Leakage of one NAND gate at 1 V and 300 K, W (ours: assumed, 20 nA; roughly constant from 65 to 22 nm)."""
+LEAKAGE = 1e-9
+"""Leakage of one NAND gate at 1 V and 300 K, W: ITRS 2011, low operating power, 5 nA/µm (ours: assumed 0.2 µm off)."""
 
 
 class Gates:
