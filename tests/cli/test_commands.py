@@ -203,6 +203,19 @@ def test_networks_with_parameters(call) -> None:
     assert "LeNet-5" in call("networks").out
 
 
+def test_networks_with_crossbars(call, monkeypatch) -> None:
+    import crossloom.training as training
+
+    small = [info for info in training.describe_networks() if info.name in ("lenet5", "lenet5-caffe")]
+    monkeypatch.setattr(training, "describe_networks", lambda: small)
+    made = call("networks", "--crossbars", "--json").json
+    assert made["hardware"] == "crimp-isaac"
+    assert {row["name"]: row["crossbars"] for row in made["networks"]} == {"lenet5": 23, "lenet5-caffe": 125}
+    finer = call("networks", "--crossbars", "--set", "array.b_cell=1", "--json").json
+    assert all(a["crossbars"] > b["crossbars"] for a, b in zip(finer["networks"], made["networks"], strict=True))
+    assert "crossbars" in call("networks", "--crossbars").out
+
+
 def test_hardware_list_and_show(call) -> None:
     names = [row["name"] for row in call("hardware", "list", "--json").json["chips"]]
     for name in ("isaac", "crimp-isaac", "rram-40nm", "neurram", "neurosim-rram", "sot-mram", "stt-mram", "sram-cim",

@@ -70,7 +70,7 @@ BAD = [
     (("compile", "--network", "lenet5"), "--weights", None),
     (("compile", "--network", "lenet5", "--weights", "nowhere.pth", "-d", "digits"), "weights", None),
     (("simulate", "nowhere"), "target", None),
-    (("simulate", "nowhere", "--rung", "analogue"), "--rung", None),
+    (("simulate", "nowhere", "--rung", "analogue"), "--rung", "analog"),
     (("report", "nowhere"), "target", None),
     (("reproduce", "aat"), "paper", None),
     (("reproduce", "crimp", "--network", "resnet65"), "network", "resnet56"),

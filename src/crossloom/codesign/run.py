@@ -47,7 +47,7 @@ class Job:
 
     Attributes:
         config: the run's configuration.
-        chip_description: the hardware.
+        hardware: the chip's description.
         folder: the run's folder.
         progress: who watches.
     """
