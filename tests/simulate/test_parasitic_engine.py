@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from crossloom.simulate.analog_chip import (
     row_groups,
     slice_gains,
 )
+from crossloom.simulate.analog_plan import plan
 from crossloom.simulate.calibration import Calibration
 from crossloom.simulate.devices import Levels
 from crossloom.simulate.parasitic import Wires, effective_conductances
@@ -118,7 +120,9 @@ def test_every_read_obeys_kirchhoff(case: str, sides: tuple[str, str], tmp_path:
     x = np.random.default_rng(1).integers(0, 256, (20, 17))
     engine = ParasiticEngine(wires, TransferCache(tmp_path))
     found = run(engine, mapping, chip, x)
-    low, high = bounds(mapping, chip, wires, x, engine._plan(mapping, array_adc(mapping.array), chip, 0).error)
+    low, high = bounds(
+        mapping, chip, wires, x, plan(mapping, array_adc(mapping.array), replace(chip, readout=engine.readout)).error
+    )
     assert ((low <= found) & (found <= high)).all()
     perfect = run(AnalogEngine(), mapping, chip, x)
     assert ((perfect < low) | (perfect > high)).mean() > 0.05, "the bounds must tell wires from none"

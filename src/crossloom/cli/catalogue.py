@@ -80,7 +80,9 @@ def show_hardware(
         ),
     ],
     set_: o.Set = None,
-    parts: Annotated[bool, typer.Option("--parts", help="Also energy, area and latency of every part.")] = False,
+    parts: Annotated[
+        bool, typer.Option("--parts", "--sources", help="Also every part's energy, area and time, with its source.")
+    ] = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,

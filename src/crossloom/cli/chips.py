@@ -173,3 +173,41 @@ def _with_note(table: Any, note: str) -> Any:
     from rich.text import Text
 
     return Group(table, Text(f"  · {note}", style="dim")) if note else table
+
+
+def bench(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="WORD", help="Cases whose name has this word; repeatable.")
+    ] = None,
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> Output:
+    """How fast the engines are on this machine: ratios measured in one run, in a minute or two.
+
+    Let nothing else run meanwhile.
+
+    [dim]crossloom bench
+    crossloom bench --only ResNet --json[/dim]
+    """
+    from crossloom.cli.screen import Screen
+    from crossloom.codesign.bench import measure, record, select
+    from crossloom.codesign.config import Machine
+    from crossloom.codesign.machine import environment
+    from crossloom.codesign.machine import threads as with_threads
+
+    cases, rows = select(only or ()), []
+    with Screen(quiet) as screen, with_threads(threads):
+        screen.begin("bench", f"{len(cases)} cases")
+        for i, case in enumerate(cases):
+            screen.tick(i, len(cases))
+            rows.append(record(measure(case)))
+    whole = {"measurements": rows, "environment": environment(Machine(device="cpu", threads=threads))}
+
+    def view() -> Any:
+        from crossloom.cli import views
+
+        return views.measurements(rows)
+
+    return Output(whole, view)

@@ -123,6 +123,21 @@ def simulation(record: dict[str, Any]) -> RenderableType:
     return Group(Text(), Text(name, style="bold"), Text(), Padding(grid(rows), (0, 2)), Text())
 
 
+def measurements(rows: Sequence[dict[str, Any]]) -> RenderableType:
+    """Ratios of times, with the goal of each."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim")
+    for heading in ("case", "against"):
+        table.add_column(heading)
+    for heading in ("ours", "theirs", "ratio", "goal"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        times = (f"{1e3 * row[key]:.3g} ms" for key in ("seconds", "yardstick_seconds"))
+        colour = "green" if row["met"] else "red"
+        ratio = f"[{colour}]{row['ratio']:.2f} ×[/]"
+        table.add_row(row["case"], row["yardstick"], *times, ratio, f"≤ {row['goal']:.3g} ×")
+    return table
+
+
 def networks(records: Sequence[dict[str, Any]]) -> RenderableType:
     """Networks with their size."""
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")

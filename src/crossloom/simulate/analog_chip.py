@@ -8,6 +8,7 @@ input step, less the current of the high-resistance floor. The converter then ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -104,6 +105,7 @@ class AnalogChip:
         seed: of the batch.
         index: of the chip within the batch.
         conditions: see there.
+        readout: what stands between a programmed array and its reads (the wires of the parasitic rung), or None.
     """
 
     device: Device
@@ -111,6 +113,7 @@ class AnalogChip:
     seed: int = 0
     index: int = 0
     conditions: Conditions = field(default_factory=Conditions)
+    readout: Callable[[ProgrammedBlock, LayerMapping, AnalogChip], ProgrammedBlock] | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0 or self.index < 0:
@@ -251,7 +254,8 @@ def program_block(mapping: LayerMapping, block: int, copy: int, chip: AnalogChip
         real = conductances(blank, *physics, place, chip.time, chip.temperature, conditions.write_verify)
         reference, squares = real.mean(1), (real**2).sum(1) / real.shape[1] ** 2
     errors = converters(array.adc_errors, conductance.shape[1], array.columns_per_adc, key)
-    return ProgrammedBlock(conductance, reference, squares, cells.flipped, errors)
+    made = ProgrammedBlock(conductance, reference, squares, cells.flipped, errors)
+    return made if chip.readout is None else chip.readout(made, mapping, chip)
 
 
 def row_groups(mapping: LayerMapping, block: int) -> list[slice]:

@@ -98,6 +98,7 @@ def _own() -> dict[str, Callable[[], Engine]]:
     from crossloom.simulate.analog_tensor import AnalogTensorEngine
     from crossloom.simulate.crossbar import CrossbarEngine
     from crossloom.simulate.integer import IntegerEngine
+    from crossloom.simulate.parasitic_engine import ParasiticEngine
     from crossloom.simulate.reference import ReferenceEngine
     from crossloom.simulate.tensor import TensorEngine
 
@@ -109,6 +110,7 @@ def _own() -> dict[str, Callable[[], Engine]]:
         "analog": AnalogEngine,
         "analog-tensor": AnalogTensorEngine,
         "analog-reference": AnalogReferenceEngine,
+        "parasitic": ParasiticEngine,
     }
     return found
 

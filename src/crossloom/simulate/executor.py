@@ -15,7 +15,7 @@ from crossloom.simulate.digital import apply_output, evaluate, quantise, stored
 from crossloom.simulate.engine import Kernel, Settings, engine
 from crossloom.weave import Input, Node, Program, Woven
 
-RUNGS = ("integer", "crossbar", "analog")
+RUNGS = ("integer", "crossbar", "analog", "parasitic")
 MEMORY_BUDGET = 512 << 20
 
 
@@ -24,15 +24,15 @@ class Executor:
 
     Args:
         target: a mapping, or a bare program (rung `integer` only).
-        rung: `integer`, `crossbar` or `analog` (DESIGN §2).
+        rung: `integer`, `crossbar`, `analog` or `parasitic` (DESIGN §2).
         engine: the engine's name; default: the rung's own on a CPU, `tensor` for the crossbar rung elsewhere.
         device: any torch device.
         memory_budget: bytes for codes in flight and kernels' working space together; the weights, prepared once,
             are not counted. Any batch runs within it, down to one image at a time.
         calibration: the layers' converters, for chips whose range policy is `calibrated`.
         shortcut: if false, the crossbar engine reads every slice even where that cannot change the result.
-        seed, chip_index: which batch of chips and which chip of it, on the analog rung.
-        conditions: of the analog rung.
+        seed, chip_index: which batch of chips and which chip of it, on the rungs where chips differ.
+        conditions: of those rungs.
 
     Raises:
         InputError: an unknown rung or engine, an engine of another rung, or a rung that needs a mapping and has none.
@@ -65,7 +65,7 @@ class Executor:
         self.program = target if isinstance(target, Program) else target.program
         self.rung, self.memory_budget = rung, memory_budget
         analog = None
-        if rung == "analog" and isinstance(target, Mapping):
+        if rung in ("analog", "parasitic") and isinstance(target, Mapping):
             analog = AnalogChip.of(target.chip, seed, chip_index, conditions)
         self.clock = Clock()
         settings = Settings(self.device, memory_budget // 2, shortcut, calibration, analog, self.clock)

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import FunctionType
 
 import numpy as np
 from jaxtyping import Float64
 
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping
-from crossloom.simulate.adc import Adc
-from crossloom.simulate.analog_chip import AnalogChip, ProgrammedBlock, program_block
-from crossloom.simulate.analog_lookup import LookupKernel, fits
-from crossloom.simulate.analog_plan import Plan, plan
-from crossloom.simulate.analog_tensor import TensorKernel
+from crossloom.simulate.analog import AnalogEngine
+from crossloom.simulate.analog_chip import AnalogChip, ProgrammedBlock
 from crossloom.simulate.devices import Levels, temperature_factor
 from crossloom.simulate.engine import Kernel, Settings, mapped
 from crossloom.simulate.parasitic import Wires
@@ -87,19 +83,8 @@ class ParasiticEngine:
         mapping, chip = mapped(target, "parasitic"), settings.analog
         if chip is None:
             raise InputError("analog", None, "the chip to simulate")
-        adc = settings.converter(mapping)
-        plans = [self._plan(mapping, adc, chip, copy) for copy in range(mapping.copies)]
-        if settings.device.type == "cpu" and all(fits(mapping, p) for p in plans):
-            return LookupKernel(mapping, plans, settings)
-        return TensorKernel(mapping, plans, settings)
+        return AnalogEngine().prepare(mapping, replace(settings, analog=replace(chip, readout=self.readout)))
 
-    def _program(self, mapping: LayerMapping, block: int, copy: int, chip: AnalogChip) -> ProgrammedBlock:
-        """`program_block`, then the wires."""
-        wires = self.wires or Wires.of(mapping.array)
-        return wired(program_block(mapping, block, copy, chip), mapping, chip, wires, self.cache.effective_conductances)
-
-    def _plan(self, mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int) -> Plan:
-        """The analog rung's `plan` of this engine's arrays: the same code with `_program` for its `program_block`."""
-        bound = FunctionType(plan.__code__, {**plan.__globals__, "program_block": self._program})
-        made: Plan = bound(mapping, adc, chip, copy)
-        return made
+    def readout(self, made: ProgrammedBlock, mapping: LayerMapping, chip: AnalogChip) -> ProgrammedBlock:
+        """A programmed array behind its wires."""
+        return wired(made, mapping, chip, self.wires or Wires.of(mapping.array), self.cache.effective_conductances)
