@@ -57,6 +57,7 @@ app.command(cls=Command, rich_help_panel=WORK)(chips.cost)
 app.command(cls=Command, rich_help_panel=WORK)(jobs.report)
 app.command(cls=Command, rich_help_panel=WORK)(papers.reproduce)
 app.command(cls=Command, rich_help_panel=LOOK)(catalogue.networks)
+app.command(cls=Command, rich_help_panel=LOOK)(chips.spice)
 app.command(cls=Command, rich_help_panel=LOOK)(chips.bench)
 
 hardware = typer.Typer(help="The chips that there are, and every figure of one with its source.", no_args_is_help=True)

@@ -211,3 +211,42 @@ def bench(
         return views.measurements(rows)
 
     return Output(whole, view)
+
+
+def spice(
+    target: Annotated[str, typer.Argument(metavar="RUN|CHIP", help="A run's folder or name, or a chip file.")],
+    layer: Annotated[
+        str | None, typer.Option("--layer", metavar="NAME", help="A woven layer; default the first.")
+    ] = None,
+    block: Annotated[int, typer.Option("--block", metavar="N", help="Which of its arrays.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the input vector.")] = 0,
+    netlist: Annotated[str | None, typer.Option("--netlist", metavar="FILE", help="Also keep the netlist.")] = None,
+    hardware: o.Hardware = None,
+    set_: o.Set = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> Output:
+    """One array as a netlist, run by ngspice and compared with the exact transfer matrix.
+
+    ngspice takes seconds for 64 × 64 cells and minutes for 128 × 128: --set
+    makes the arrays smaller.
+
+    [dim]crossloom spice demo-1a2b3c4d --layer conv1 --set array.wire_resistance=2
+        --set array.rows=32 --set array.active_rows=32 --set array.columns=32[/dim]
+    """
+    from crossloom.cli.screen import Screen
+    from crossloom.codesign.targets import on_hardware, open_target
+    from crossloom.simulate.spice import compare, table
+    from crossloom.weave import write_text
+
+    found = open_target(target)
+    chip = on_hardware(found.chip, hardware, set_ or ()) if hardware or set_ else found.chip
+    name = layer or next(iter(chip.mapping.layers))
+    with Screen(quiet) as screen:
+        screen.begin("spice", f"{name}, array {block}, {chip.hardware.name}")
+        report = compare(chip.mapping, name, block, seed=seed)
+    if netlist is not None:
+        write_text(netlist, report["netlist"])
+    plain = {key: value for key, value in report.items() if key != "netlist"}
+    return Output({**plain, **identity(found)}, lambda: table(report))

@@ -257,7 +257,7 @@ def compare(
         "error": float(np.abs(transfer - spice).max() / scale) if scale else 0.0,
         "ir_drop": float(1 - spice[used].sum() / ideal[used].sum()) if ideal[used].any() else 0.0,
         "transfer_seconds": solved - start, "spice_seconds": done - solved,
-        "ngspice": program, "netlist_lines": netlist.count("\n"),
+        "ngspice": program, "netlist_lines": netlist.count("\n"), "netlist": netlist,
     }  # fmt: skip
 
 
