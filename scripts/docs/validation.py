@@ -58,6 +58,10 @@ JUDGES = (
 )
 
 
+LAST = """The papers' tables beside ours are under [Results](results.md), and longer comparisons, chip by chip, under
+[Validation](validation/index.md)."""
+
+
 def page() -> str:
     """All checks of all chips of ours."""
     lines = [HEAD]
@@ -67,7 +71,13 @@ def page() -> str:
             lines += _chip(chip, found)
     lines += ["## What else is held to an outside judge", "", "| what | judge | test |", "|---|---|---|"]
     lines += [f"| {what} | {judge} | `{test}` |" for what, judge, test in JUDGES]
-    return "\n".join([*lines, "", "The papers' tables beside ours are under [Results](results.md)."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            LAST,
+        ]
+    )
 
 
 def _chip(chip: Chip, found: list[Check]) -> Iterator[str]:
