@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from crossloom.errors import InputError
-from crossloom.hardware import load
+from crossloom.hardware import Chip, load
 from crossloom.mapping.blocks import LayerMapping, cut
 from crossloom.simulate import Adc, Calibration, Settings, engine, engines
+from crossloom.simulate.analog_chip import AnalogChip
 from crossloom.weave import Format, InputTransform, OutputTransform, Rescale, WovenLayer
 
 ENCODINGS = (
@@ -19,17 +20,23 @@ ENCODINGS = (
 CONVERTERS = (
     ("full, lossless", {"adc_range": "full", "b_adc": 8}),
     ("full, coarse", {"adc_range": "full", "b_adc": 4}),
-    ("unit, clipping", {"adc_range": "unit", "b_adc": 4}),
+    ("unit, clipping", {"adc_range": "unit", "b_adc": 2}),
     ("calibrated", {"adc_range": "calibrated", "b_adc": 4}),
 )
 NAME = "layer"
 
+TWINS = {"crossbar": "reference", "analog": "analog-reference"}
+"""The engine of plain loops that the others of a rung are held to."""
+
 HEAD = """# What works with what
 
 Each entry was found by running a small layer of every kind on every engine. **exact**: every accumulator equals that
-of integer arithmetic. **equal**: every accumulator equals that of the brute-force `reference` engine, which reads
-programmed cells one by one; the converter changes the result, and both engines change it alike. **runs**: it computes,
-and the rung has no brute-force twin of equal bits. A dash with a reason: the combination is refused.
+of integer arithmetic. **equal**: every accumulator equals that of the rung's own engine of plain loops (`reference`,
+`analog-reference`), which reads programmed cells one by one: what differs from integer arithmetic, both make differ
+alike. **the loops**: that engine itself. **runs**: it
+computes, and neither holds here. A dash with a reason: the combination is refused. The analog and
+parasitic rungs run with the cells of `rram-binary`, as its file describes them: the matrix says what can be combined,
+not what variation or wires do to a result.
 """
 
 
@@ -45,27 +52,38 @@ def _layer(bits: int) -> WovenLayer:
     )
 
 
-def _run(name: str, mapping: LayerMapping, codes: torch.Tensor) -> torch.Tensor | str:
+def _run(name: str, mapping: LayerMapping, chip: Chip, codes: torch.Tensor) -> torch.Tensor | str:
     """Accumulators, or why not."""
     record = Calibration({NAME: Adc.of(mapping.array.b_adc, 1.5, 2)})
     try:
-        return engine(name).prepare(mapping, Settings(calibration=record))(codes).long()
+        return (
+            engine(name)
+            .prepare(mapping, Settings(calibration=record, analog=AnalogChip.of(chip, 0, 0, None)))(codes)
+            .long()
+        )
     except InputError as error:
         return f"— ({error.field}: {error.expected})"
 
 
-def _entry(name: str, mapping: LayerMapping, codes: torch.Tensor) -> str:
-    found = _run(name, mapping, codes)
+def _entry(name: str, mapping: LayerMapping, chip: Chip, codes: torch.Tensor) -> str:
+    found = _run(name, mapping, chip, codes)
     if isinstance(found, str):
         return found
-    if torch.equal(found, _run("integer", mapping, codes)):
-        return "exact"
-    return "equal" if torch.equal(found, _run("reference", mapping, codes)) else "runs"
+    twins = {"exact": "integer", "equal": TWINS.get(engine(name).rung, name)}
+    for word, twin in twins.items():
+        if twin != name or name == "integer":
+            other = _run(twin, mapping, chip, codes)
+            if isinstance(other, torch.Tensor) and torch.equal(found, other):
+                return word
+    return "runs" if name not in TWINS.values() else "the loops"
 
 
 def page() -> str:
     """The matrix."""
-    known = sorted(engines(), key=lambda name: (engine(name).rung != "integer", name.startswith("analog")))
+    known = sorted(
+        engines(),
+        key=lambda name: (engine(name).rung != "integer", {"analog": 1, "parasitic": 2}.get(engine(name).rung, 0)),
+    )
     chip = load("rram-binary").override({"array.rows": 32, "array.active_rows": 32})
     codes = torch.from_numpy(np.random.default_rng(2).integers(0, 16, (16, 40))).to(torch.uint8)
     lines = [HEAD, "| encoding | converter | " + " | ".join(f"`{n}`<br>rung {engine(n).rung}" for n in known) + " |"]
@@ -75,7 +93,8 @@ def page() -> str:
             bits = 1 if encoding == "binary" else 4
             changes = {"precision.weights": bits, "array.encoding": encoding, "array.flip": flip}
             changes |= {f"array.{field}": value for field, value in policy.items()}
-            mapping = cut(_layer(bits), chip.override(changes).array)
-            entries = [_entry(name, mapping, codes) for name in known]
+            variant = chip.override(changes)
+            mapping = cut(_layer(bits), variant.array)
+            entries = [_entry(name, mapping, variant, codes) for name in known]
             lines.append(f"| {encoding}{', flipped columns' * flip} | {words} | " + " | ".join(entries) + " |")
     return "\n".join([*lines, ""])
