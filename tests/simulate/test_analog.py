@@ -19,7 +19,7 @@ from crossloom.simulate.adc import array_adc
 from crossloom.simulate.analog_chip import AnalogChip, Conditions, ReadNoise, program_block
 from crossloom.simulate.analog_chips import ChipSet, chip_accuracy
 from crossloom.simulate.analog_lookup import LookupKernel
-from crossloom.simulate.analog_noise import ROOT_SCALE, UNIT, amplitudes, normals, place_keys, pools, vector_keys
+from crossloom.simulate.analog_noise import LOUDEST, ROOT_SCALE, UNIT, amplitudes, normals, place_keys, pools, vector_keys
 from crossloom.simulate.analog_plan import plan
 from crossloom.simulate.analog_tensor import TensorPlan
 from crossloom.simulate.devices import WriteVerify
@@ -277,8 +277,10 @@ def test_the_table_of_normals_is_normal_and_reads_are_independent() -> None:
     for lag in (1, 2, 5, 100):
         assert abs(float((z[lag:] * z[:-lag]).mean())) < 4 / math.sqrt(n)
     assert abs(float((z[:, 1:] * z[:, :-1]).mean())) < 4 / math.sqrt(n)
-    v = 1e4 + torch.rand(1000) * 1e7
-    assert float((amplitudes(v) * ROOT_SCALE / (2 * v.sqrt()) - 1).abs().max()) < 1.1e-3 + 1 / 200
+    v = torch.arange(LOUDEST + 1)
+    assert float((amplitudes(v) * ROOT_SCALE - 512 * v.sqrt()).abs().max()) < 1.1e-3 * 512 * LOUDEST**0.5 + 1
+    assert float((amplitudes(v) * ROOT_SCALE / (512 * v.sqrt()) - 1)[64:].abs().max()) < 1.1e-3 + 1 / 4096
+    assert int(amplitudes(v).max()) < 1 << 15
 
 
 def network(chip: Any, copies: int = 1) -> Any:

@@ -22,22 +22,20 @@ from numba import njit, prange
 
 from crossloom.simulate.analog_lanes import (
     COLUMNS,
-    EVEN_ODD,
     add_ints,
-    add_reals,
     add_saturated,
     add_shorts,
-    at_least_zero,
     first_reciprocal_root,
     high_product,
+    load_count,
     load_ints,
-    load_reals,
     load_shorts,
     load_word,
     lookup,
     max_shorts,
     min_shorts,
     mul_reals,
+    rounded_product,
     shift_ints,
     shift_left,
     shift_right,
@@ -53,9 +51,9 @@ from crossloom.simulate.analog_lanes import (
     widen,
     xor_ints,
 )
-from crossloom.simulate.analog_noise import MIX_3, POOL
+from crossloom.simulate.analog_noise import LOUDEST, MIX_3, POOL
 
-__all__ = ["BITS", "COLUMNS", "EVEN_ODD", "ROWS", "finish", "pack", "read", "spread_bits"]
+__all__ = ["BITS", "COLUMNS", "ROWS", "finish", "pack", "read", "spread_bits"]
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 ROWS = 4
@@ -66,7 +64,7 @@ TABLE = VECTOR << ROWS
 """Bytes of one lookup's table."""
 BITS = 8
 """Input bits of one word."""
-ZERO, THREE = np.float32(0), np.float32(3)
+THREE, ZERO = np.float32(3), np.uint64(0)
 PAIRS, NIBBLES = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 BYTES = np.uint64(0x00FF00FF00FF00FF)
 HASH, MASK, HALF = np.uint64(MIX_3), np.uint64(POOL - 1), np.uint64(32)
@@ -201,17 +199,11 @@ def sum_bits(table, words, stop, bits, out):
 
 
 @njit(**OPTIONS)
-def amplitude(a, squares, slope, offset, quadratic, unit):
-    """σ of a read in amplitude units, shorts: `analog_noise.amplitudes` for 32 columns."""
-    value = to_reals(a)
-    v = add_reals(offset, mul_reals(slope, value))
-    if quadratic != ZERO:
-        v = add_reals(v, mul_reals(mul_reals(value, spread_real(quadratic)), value))
-    if unit != ZERO:
-        v = add_reals(v, mul_reals(to_reals(load_shorts(squares)), spread_real(unit)))
-    v = at_least_zero(v)
-    y = first_reciprocal_root(v)
-    w = mul_reals(v, y)
+def amplitude(v):
+    """`analog_noise.amplitudes` of 32 variances, shorts."""
+    wide = to_reals(v)
+    y = first_reciprocal_root(wide)
+    w = mul_reals(wide, y)
     return to_shorts(mul_reals(w, sub_reals(spread_real(THREE), mul_reals(w, y))))
 
 
@@ -224,17 +216,57 @@ def gaussian(key, first_pool, second_pool):
     return add_shorts(load_shorts(first), load_shorts(second))
 
 
+@njit(inline="always")
+def convert(segments, pieces, sums, squares, noise, counts, keys, name, first_pool, second_pool, converter):
+    """Noise, converter and shift-and-add of all digits of one read group: int32 lanes.
+
+    Args:
+        segments, pieces: of `read`.
+        sums, squares: addresses of `sum_bits` results.
+        noise: constant, factor of a², factors of a and n, σ factor, shift of n, and whether squares are added; or None.
+        counts: address of the active rows by bit.
+        keys: address of the places' keys by digit.
+        name: key of the input vector.
+        converter: multiplier, constant, k, 2^b − 1 and the digits' width.
+    """
+    multiplier, constant, right, highest, width = converter
+    zero = spread_short(0)
+    summed = spread_int(0)
+    for s in range(len(segments)):
+        code_sum = zero
+        for d in range(segments[s, 1] - 1, segments[s, 0] - 1, -1):
+            plane = pieces[d, 0]
+            a = load_shorts(sums + VECTOR * plane)
+            for b in range(1, pieces[d, 1]):
+                a = add_shorts(a, shift_left(load_shorts(sums + VECTOR * (plane + b)), spread_short(b)))
+            if noise is not None:
+                offset, quadratic, linear, slope, factor, up, exact = noise
+                v = add_shorts(offset, rounded_product(linear, a))
+                v = add_shorts(v, rounded_product(slope, spread_short(load_count(counts + 2 * plane) << up)))
+                if quadratic:
+                    v = add_shorts(v, rounded_product(rounded_product(a, a), spread_short(quadratic)))
+                if exact:
+                    v = add_shorts(v, load_shorts(squares + VECTOR * plane))
+                sigma = amplitude(min_shorts(max_shorts(v, zero), spread_short(LOUDEST)))
+                z = gaussian(load_word(keys + 8 * d) ^ name, first_pool, second_pool)
+                a = add_saturated(a, rounded_product(high_product(z, sigma), factor))
+            code = shift_right(add_saturated(high_product(a, multiplier), constant), right)
+            code_sum = add_shorts(shift_left(code_sum, width), min_shorts(max_shorts(code, zero), highest))
+        wide = shift_ints(widen(code_sum), spread_int(segments[s, 2]))
+        summed = add_ints(summed, wide) if segments[s, 3] > 0 else sub_ints(summed, wide)
+    return summed
+
+
 @njit(**OPTIONS)
 def read_task(
     task, words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes, noise_values,
-    place_keys, digits, sizes, pools, tile, out,
+    place_keys, segments, pieces, sizes, pools, tile, out,
 ):  # fmt: skip
     """One task of `read`."""
     strips = len(strip_start) - 1
     number, strip = divmod(task, strips)
     first, stop = number * tile, min((number + 1) * tile, words.shape[1])
-    bits, shift, top, noisy, exact = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
-    longest, noise_bits = sizes[5], sizes[6]
+    bits, noisy, exact, longest = sizes[0], sizes[3], sizes[4], sizes[5]
     planes = words.shape[0] * BITS
     raw = np.empty(longest * TABLE * (1 + exact) + 2 * planes * VECTOR + 64, np.uint8)
     table = (raw.ctypes.data + 63) & ~63
@@ -244,14 +276,13 @@ def read_task(
     first_pool, second_pool = pools[0].ctypes.data, pools[1].ctypes.data
     word_base, word_row, word_plane = words.ctypes.data, 8 * words.shape[2], 8 * words.shape[2] * words.shape[1]
     noise_base, out_base = noise_lanes.ctypes.data, out.ctypes.data + 4 * COLUMNS * strip * out.shape[1]
-    zero, highest, right = spread_short(0), spread_short(top), spread_short(shift)
-    noise_right, noise_left = spread_short(max(noise_bits - 4, 0)), spread_short(max(4 - noise_bits, 0))
-    noise_half = spread_short((1 << max(noise_bits - 4, 0)) >> 1)
-    counted = sizes[7] > 0
+    count_base, count_row, key_base = active.ctypes.data, active.shape[1], place_keys.ctypes.data
+    right, highest, width = spread_short(sizes[1]), spread_short(sizes[2]), spread_short(sizes[7])
     for part in range(strip_start[strip], strip_start[strip + 1]):
         base, row, group, groups = parts[part, 0], parts[part, 1], parts[part, 2], parts[part, 3]
         lane = lanes.ctypes.data + 4 * VECTOR * part
-        multiplier, constant, flip = load_shorts(lane), load_shorts(lane + VECTOR), load_ints(lane + 2 * VECTOR)
+        flip = load_ints(lane + 2 * VECTOR)
+        converter = (load_shorts(lane), load_shorts(lane + VECTOR), right, highest, width)
         total = 0
         for g in range(group, group + groups):
             total += group_size[g]
@@ -269,33 +300,22 @@ def read_task(
                     if exact:
                         sum_bits(here_squares, start, start + 8 * size, left, square_sums + w * BITS * VECTOR)
                 word, here, here_squares = word + 8 * size, here + TABLE * size, here_squares + TABLE * size
-                place = parts[part, 4] + g
-                code_sum = zero
-                for d in range(len(digits)):
-                    plane = digits[d, 0]
-                    a = load_shorts(sums + VECTOR * plane)
-                    for b in range(1, digits[d, 1]):
-                        a = add_shorts(a, shift_left(load_shorts(sums + VECTOR * (plane + b)), spread_short(b)))
-                    if noisy:
-                        lane = noise_base + 8 * COLUMNS * place
-                        offset = spread_real(noise_values[place, 0])
-                        if counted:
-                            count = np.float32(active[p, group + g, plane])
-                            offset = add_reals(offset, mul_reals(load_reals(lane + 4 * COLUMNS), spread_real(count)))
-                        sigma = amplitude(
-                            a, square_sums + VECTOR * plane, load_reals(lane), offset,
-                            noise_values[place, 1], noise_values[place, 2],
-                        )  # fmt: skip
-                        z = gaussian(place_keys[place, d] ^ names[p], first_pool, second_pool)
-                        noise = shift_right(add_shorts(high_product(z, sigma), noise_half), noise_right)
-                        a = add_saturated(a, shift_left(noise, noise_left))
-                    code = shift_right(add_saturated(high_product(a, multiplier), constant), right)
-                    code = min_shorts(max_shorts(code, zero), highest)
-                    code_sum = add_shorts(code_sum, shift_left(code, spread_short(digits[d, 2])))
-                    if digits[d, 3]:
-                        wide = shift_ints(widen(code_sum), spread_int(digits[d, 4]))
-                        summed = add_ints(summed, wide) if digits[d, 5] > 0 else sub_ints(summed, wide)
-                        code_sum = zero
+                if noisy:
+                    place = parts[part, 4] + g
+                    lane = noise_base + 2 * VECTOR * place
+                    noise = (
+                        spread_short(noise_values[place, 0]), noise_values[place, 1], load_shorts(lane),
+                        load_shorts(lane + VECTOR), spread_short(sizes[6]), noise_values[place, 2], exact,
+                    )  # fmt: skip
+                    summed = add_ints(summed, convert(
+                        segments, pieces, sums, square_sums, noise, count_base + 2 * planes * (p * count_row + group + g),
+                        key_base + 8 * len(pieces) * place, names[p],
+                        first_pool, second_pool, converter,
+                    ))  # fmt: skip
+                else:
+                    summed = add_ints(summed, convert(
+                        segments, pieces, sums, square_sums, None, 0, 0, ZERO, first_pool, second_pool, converter
+                    ))  # fmt: skip
             target = out_base + 4 * COLUMNS * p
             store_ints(target, add_ints(load_ints(target), sub_ints(xor_ints(summed, flip), flip)))
 
@@ -303,25 +323,25 @@ def read_task(
 @njit(parallel=True, **OPTIONS)
 def read(
     words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes, noise_values,
-    place_keys, digits, sizes, pools, tile, out,
+    place_keys, segments, pieces, sizes, pools, tile, out,
 ):  # fmt: skip
     """All reads of some positions.
 
     Args:
-        words, active: of `pack`.
+        words, active: of `pack`; active is read only where there is noise.
         names: uint64 (P,), `analog_noise.vector_keys`.
         cells, squares: int16 (rows, 32), the parts' rows one part after the other, each row group padded to 4 rows.
         strip_start: int64 (strips + 1,), first part of each strip.
         parts: int64 (parts, 5): first lookup, first row in `cells`, first row group, row groups, first noise place.
         group_size: int64 (row groups,), lookups.
         lanes: int16 (parts, 4, 32): multiplier, constant, and int32 −1 for flipped columns.
-        noise_lanes: float32 (places, 2, 32): factors of a and of the active rows, columns in the order `EVEN_ODD`.
-        noise_values: float32 (places, 3): constant, quadratic, unit (`analog_noise.GroupNoise`).
+        noise_lanes: int16 (places, 2, 32): factors of a and of the active rows (`GroupNoise.factors`).
+        noise_values: int64 (places, 3): constant, factor of a², shift of the active rows.
         place_keys: uint64 (places, digits).
-        digits: int64 (digits, 6): first bit, bits, left shift of codes, 1 where the 16-bit sum must be emptied, left
-            shift then, and its sign.
-        sizes: input bits, k, 2^b − 1, noisy, exact variance, most lookups of an array, `Plan.noise_bits`, whether the active rows
-            matter.
+        segments: int64 (segments, 4): digits from, to, whose codes add up in 16 bits; left shift then, and sign.
+        pieces: int64 (digits, 2): first bit and bits of each digit.
+        sizes: int64 (8,): input bits, k, 2^b − 1, noisy, squares in use, most lookups of an array, `Plan.noise_factor`,
+            width of a digit.
         pools: `analog_noise.pools`.
         tile: positions of one task.
         out: int32 (strips, P, 32), added to.
@@ -330,7 +350,7 @@ def read(
     for task in prange(tiles * (len(strip_start) - 1)):
         read_task(
             np.int64(task), words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes,
-            noise_values, place_keys, digits, sizes, pools, tile, out,
+            noise_values, place_keys, segments, pieces, sizes, pools, tile, out,
         )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba import types
+from llvmlite import binding, ir
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
@@ -21,21 +21,42 @@ COLUMNS = 32
 _INDEX, _BYTE = ir.IntType(64), ir.IntType(8)
 
 
-def _lane_type(label: str, element: Any) -> tuple[Any, Any]:
-    vector = ir.VectorType(element, COLUMNS)
-    kind = type(label, (types.Type,), {"__init__": lambda self: types.Type.__init__(self, name=label)})()
+class ShortsType(types.Type):
+    """Numba's type of 32 lanes of 16 bits."""
 
-    @register_model(type(kind))
+    def __init__(self) -> None:
+        super().__init__(name="Shorts32")
+
+
+class IntsType(types.Type):
+    """Numba's type of 32 lanes of 32 bits."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Ints32")
+
+
+class RealsType(types.Type):
+    """Numba's type of 32 lanes of float32."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Reals32")
+
+
+shorts, ints, reals = ShortsType(), IntsType(), RealsType()
+_SHORTS, _INTS, _REALS = (
+    ir.VectorType(element, COLUMNS) for element in (ir.IntType(16), ir.IntType(32), ir.FloatType())
+)
+
+
+def _model(kind: type, vector: Any) -> None:
+    @register_model(kind)
     class _Model(models.PrimitiveModel):
         def __init__(self, manager: Any, frontend_type: Any) -> None:
             super().__init__(manager, frontend_type, vector)
 
-    return kind, vector
 
-
-shorts, _SHORTS = _lane_type("Shorts32", ir.IntType(16))
-ints, _INTS = _lane_type("Ints32", ir.IntType(32))
-reals, _REALS = _lane_type("Reals32", ir.FloatType())
+for _kind, _vector in ((ShortsType, _SHORTS), (IntsType, _INTS), (RealsType, _REALS)):
+    _model(_kind, _vector)
 
 
 def _spread(builder, value, vector):
@@ -67,7 +88,7 @@ def _storer(kind, vector):
     return store
 
 
-load_shorts, load_ints, load_reals = _loader(shorts, _SHORTS, 2), _loader(ints, _INTS, 4), _loader(reals, _REALS, 4)
+load_shorts, load_ints = _loader(shorts, _SHORTS, 2), _loader(ints, _INTS, 4)
 store_shorts, store_ints = _storer(shorts, _SHORTS), _storer(ints, _INTS)
 
 
@@ -128,7 +149,7 @@ def _binary(kind, name):
 add_shorts, sub_shorts, shift_left = _binary(shorts, "add"), _binary(shorts, "sub"), _binary(shorts, "shl")
 shift_right = _binary(shorts, "ashr")
 add_ints, sub_ints, xor_ints, shift_ints = (_binary(ints, n) for n in ("add", "sub", "xor", "shl"))
-add_reals, sub_reals, mul_reals = (_binary(reals, n) for n in ("fadd", "fsub", "fmul"))
+sub_reals, mul_reals = _binary(reals, "fsub"), _binary(reals, "fmul")
 
 
 def _called(kind, vector, name):
@@ -168,18 +189,47 @@ def widen(typingctx, a):
     return ints(shorts), generate
 
 
+def _has_wide_words() -> bool:
+    """True if code is compiled for this very processor and it has AVX-512 on 16-bit lanes."""
+    retargeted = config.CPU_NAME or config.CPU_FEATURES
+    return not retargeted and bool(binding.get_host_cpu_features().get("avx512bw", False))
+
+
+@intrinsic
+def rounded_product(typingctx, a, b):
+    """⌊a·b / 2^15 + ½⌋: one instruction, which LLVM does not always find by itself."""
+
+    def generate(context, builder, signature, arguments):
+        if _has_wide_words():
+            kind = ir.FunctionType(_SHORTS, [_SHORTS, _SHORTS])
+            name = "llvm.x86.avx512.pmul.hr.sw.512"
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+        product = builder.mul(*(builder.sext(v, _INTS) for v in arguments))
+        product = builder.add(product, ir.Constant(_INTS, [1 << 14] * COLUMNS))
+        return builder.trunc(builder.ashr(product, ir.Constant(_INTS, [15] * COLUMNS)), _SHORTS)
+
+    return shorts(shorts, shorts), generate
+
+
 _PAIRS = ir.VectorType(ir.IntType(32), COLUMNS // 2)
-EVEN_ODD = [*range(0, COLUMNS, 2), *range(1, COLUMNS, 2)]
-"""The column in each lane of `reals`: even columns first, which is how 16-bit lanes come apart in two shifts."""
+
+
+def _halves(builder, value):
+    masks = [list(range(start, start + COLUMNS // 2)) for start in (0, COLUMNS // 2)]
+    return [builder.shuffle_vector(value, value, ir.Constant(_PAIRS, mask)) for mask in masks]
+
+
+def _sixteens(value):
+    return ir.Constant(_PAIRS, [value] * (COLUMNS // 2))
 
 
 @intrinsic
 def to_reals(typingctx, a):
-    """16-bit lanes as float32 lanes in the order `EVEN_ODD`, exactly."""
+    """2^16 times each 16-bit lane as float32, exactly; even columns in the first half of the lanes, odd in the second."""
 
     def generate(context, builder, signature, arguments):
-        pairs, by = builder.bitcast(arguments[0], _PAIRS), ir.Constant(_PAIRS, [16] * (COLUMNS // 2))
-        even, odd = builder.ashr(builder.shl(pairs, by), by), builder.ashr(pairs, by)
+        pairs = builder.bitcast(arguments[0], _PAIRS)
+        even, odd = builder.shl(pairs, _sixteens(16)), builder.and_(pairs, _sixteens(-65536))
         mask = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), list(range(COLUMNS)))
         return builder.sitofp(builder.shuffle_vector(even, odd, mask), _REALS)
 
@@ -188,30 +238,13 @@ def to_reals(typingctx, a):
 
 @intrinsic
 def to_shorts(typingctx, a):
-    """float32 lanes in the order `EVEN_ODD`, within 16 bits, cut towards zero to 16-bit lanes."""
+    """float32 lanes in that order, from 0 to 32767, cut to 16-bit lanes."""
 
     def generate(context, builder, signature, arguments):
-        whole = builder.fptosi(arguments[0], _INTS)
-        halves = []
-        for start in (0, COLUMNS // 2):
-            mask = ir.Constant(_PAIRS, list(range(start, start + COLUMNS // 2)))
-            halves.append(builder.shuffle_vector(whole, whole, mask))
-        low = builder.and_(halves[0], ir.Constant(_PAIRS, [0xFFFF] * (COLUMNS // 2)))
-        high = builder.shl(halves[1], ir.Constant(_PAIRS, [16] * (COLUMNS // 2)))
-        return builder.bitcast(builder.or_(low, high), _SHORTS)
+        even, odd = _halves(builder, builder.fptosi(arguments[0], _INTS))
+        return builder.bitcast(builder.or_(even, builder.shl(odd, _sixteens(16))), _SHORTS)
 
     return shorts(reals), generate
-
-
-@intrinsic
-def at_least_zero(typingctx, a):
-    """max(a, 0)."""
-
-    def generate(context, builder, signature, arguments):
-        zero = ir.Constant(_REALS, None)
-        return builder.select(builder.fcmp_ordered(">", arguments[0], zero), arguments[0], zero)
-
-    return reals(reals), generate
 
 
 @intrinsic
@@ -234,3 +267,13 @@ def load_word(typingctx, address):
         return builder.load(builder.inttoptr(arguments[0], _INDEX.as_pointer()), align=8)
 
     return types.uint64(types.intp), generate
+
+
+@intrinsic
+def load_count(typingctx, address):
+    """The uint16 at an address, as an int64."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.zext(builder.load(builder.inttoptr(arguments[0], ir.IntType(16).as_pointer()), align=2), _INDEX)
+
+    return types.int64(types.intp), generate

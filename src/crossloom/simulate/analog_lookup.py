@@ -9,7 +9,7 @@ import torch
 
 from crossloom.mapping import LayerMapping
 from crossloom.simulate import analog_kernels as kernels
-from crossloom.simulate.analog_noise import pools, vector_keys
+from crossloom.simulate.analog_noise import active_shift, pools, vector_keys
 from crossloom.simulate.analog_plan import NARROW, Plan, PlannedBlock
 from crossloom.simulate.engine import Settings
 from crossloom.simulate.integer import RowSource, columns_first
@@ -73,17 +73,17 @@ class Rows:
         return Rows(flat, np.array(band_start), np.array(group_start), bands, np.array(group_of))
 
 
-def digit_table(mapping: LayerMapping, top: int) -> np.ndarray:
-    """`digits` of `kernels.read`: codes of neighbouring digits are added in 16 bits as long as they fit."""
+def segments_of(mapping: LayerMapping, top: int) -> np.ndarray:
+    """`segments` of `kernels.read`: codes of neighbouring digits are added in 16 bits as long as they fit."""
     rows: list[list[int]] = []
-    base, reach = 0, 0
-    for digit in mapping.digits:
-        if rows and digit.sign == rows[-1][5] and reach + (top << (digit.lsb - base)) <= NARROW:
-            rows[-1][3] = 0
+    reach = 0
+    for d, digit in enumerate(mapping.digits):
+        if rows and digit.sign == rows[-1][3] and reach + (top << (digit.lsb - rows[-1][2])) <= NARROW:
+            rows[-1][1] = d + 1
         else:
-            base, reach = digit.lsb, 0
-        reach += top << (digit.lsb - base)
-        rows.append([digit.lsb, digit.width, digit.lsb - base, 1, base, digit.sign])
+            rows.append([d, d + 1, digit.lsb, digit.sign])
+            reach = 0
+        reach += top << (digit.lsb - rows[-1][2])
     return np.array(rows, np.int64)
 
 
@@ -97,7 +97,9 @@ class Strips:
             sets.setdefault(tuple(block.columns.tolist()), []).append(block)
         noisy = any(b.noise for b in made.blocks)
         self.exact = any(n.squares is not None for b in made.blocks for n in b.noise)
-        strip_start, parts, outputs, band_of, flips = [0], [], [], [], []
+        strip_start, parts, outputs = [0], [], []
+        band_of: list[int] = []
+        flips: list[int] = []
         cells, squares, lanes, noise_lanes, noise_values, keys = [], [], [], [], [], []
         at, places = 0, 0
         for columns, blocks in sets.items():
@@ -120,30 +122,25 @@ class Strips:
                     if not noisy:
                         continue
                     if self.exact:
-                        all_squares = np.concatenate(
-                            [_or_zero(n.squares, g, block) for n, g in zip(block.noise, block.groups, strict=True)]
-                        )
-                        squares.append(_rows(all_squares[:, mine], block.groups))
+                        every = [_or_zero(n.squares, g, block) for n, g in zip(block.noise, block.groups, strict=True)]
+                        squares.append(_rows(np.concatenate(every)[:, mine], block.groups))
                     for g, noise in enumerate(block.noise):
-                        pair = [
-                            np.zeros(len(block.gains), np.float32) if v is None else v
-                            for v in (noise.linear, noise.active)
-                        ]
-                        noise_lanes.append(np.stack([_pad(v[mine])[kernels.EVEN_ODD] for v in pair]))
-                        noise_values.append((noise.constant, noise.quadratic, noise.unit))
+                        size = block.groups[g].stop - block.groups[g].start
+                        constant, quadratic, pair = noise.factors(len(block.gains), size)
+                        noise_lanes.append(np.stack([_pad(v[mine]) for v in pair]))
+                        noise_values.append((constant, quadratic, active_shift(size)))
                         keys.append(block.keys[g, chunk])
                     places += len(block.groups)
                 strip_start.append(len(parts))
         outputs.append((0, 0, len(band_of)))
         self.noisy = noisy
-        self.counts_active = any(n.active is not None for b in made.blocks for n in b.noise)
         self.cells = _stack(cells, (0, COLUMNS), np.int16)
         self.squares = _stack(squares, (0, COLUMNS), np.int16)
         self.strip_start = np.array(strip_start, np.int64)
         self.parts = np.array(parts, np.int64).reshape(-1, 5)
         self.lanes = np.array(lanes, np.int16).reshape(-1, 4, COLUMNS)
-        self.noise_lanes = np.array(noise_lanes, np.float32).reshape(-1, 2, COLUMNS)
-        self.noise_values = np.array(noise_values, np.float32).reshape(-1, 3)
+        self.noise_lanes = np.array(noise_lanes, np.int16).reshape(-1, 2, COLUMNS)
+        self.noise_values = np.array(noise_values, np.int64).reshape(-1, 3)
         self.keys = np.array(keys, np.uint64).reshape(-1, digits)
         self.outputs = np.array(outputs, np.int64)
         self.band_of, self.flips = np.array(band_of, np.int64), np.array(flips, np.int64)
@@ -189,8 +186,10 @@ class LookupKernel:
         self.strips = [Strips(mapping, p, self.rows) for p in plans]
         self.plans = [replace(p, blocks=[]) for p in plans]
         self.bits = layer.row_format.bits
-        self.digits = digit_table(mapping, plans[0].adc.top)
+        self.segments = segments_of(mapping, plans[0].adc.top)
+        self.pieces = np.array([(d.lsb, d.width) for d in mapping.digits], np.int64)
         self.gains = np.array([s.gain for s in mapping.code.slices], np.int64)
+        self.width = mapping.array.b_dac
         self.outputs = layer.core.shape[0] * layer.core.shape[2]
         words, lookups = -(-self.bits // BITS), int(self.rows.band_start[-1])
         strips = max((s.strips for s in self.strips), default=0)
@@ -222,12 +221,12 @@ class LookupKernel:
         sums = np.zeros((s.strips, count, COLUMNS), np.int32)
         longest = int(np.diff(self.rows.band_start).max(initial=1))
         sizes = np.array(
-            [self.bits, made.shift, made.adc.top, s.noisy, s.exact, longest, made.noise_bits, s.counts_active], np.int64
+            [self.bits, made.shift, made.adc.top, s.noisy, s.exact, longest, made.noise_factor, self.width], np.int64
         )
         tile = int(np.clip(TILE_BYTES // (8 * self.shape[0] * max(self.shape[1], 1)), 64, 512))
         kernels.read(
             words, active, names, s.cells, s.squares, s.strip_start, s.parts, np.diff(self.rows.group_start), s.lanes,
-            s.noise_lanes, s.noise_values, s.keys, self.digits, sizes, pools(), tile, sums,
+            s.noise_lanes, s.noise_values, s.keys, self.segments, self.pieces, sizes, pools(), tile, sums,
         )  # fmt: skip
         adc = made.adc
         kernels.finish(
@@ -242,7 +241,7 @@ def run_chips(chips: list[LookupKernel], x: torch.Tensor) -> list[torch.Tensor]:
     outs = [torch.zeros((one.outputs, fold.positions), dtype=torch.int64) for _ in chips]
     per_image = max(fold.positions // max(fold.batch[0], 1), 1)
     wave = max(int(one.settings.memory_budget // one.bytes), 1)
-    counted = any(s.counts_active for c in chips for s in c.strips)
+    counted = any(s.noisy for c in chips for s in c.strips)
     copies = len(one.plans)
     for first in range(0, fold.positions, wave):
         count = min(wave, fold.positions - first)

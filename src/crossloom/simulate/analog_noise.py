@@ -28,8 +28,10 @@ POOL = 1 << 15
 """Entries of one table."""
 UNIT = 4096
 """Sum of two entries that stands for one standard deviation."""
+LOUDEST = 4095
+"""Largest variance on the narrow grid: amplitudes 512·√v then fit 16 bits."""
 ROOT_SCALE = 1.0 + 2.0**-10
-"""Centres the error of `amplitudes`, which is then within ±10⁻³ relative."""
+"""Centres the error of `amplitudes`, which is then within ±10⁻³ relative (and one unit)."""
 _MAGIC = 0x5F3759DF
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1, MIX_2, MIX_3 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93
@@ -94,16 +96,16 @@ def _signed(word: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class GroupNoise:
-    """Variance of the reads of one row group of one array, in squared amplitude units (`Plan.noise_unit`).
+    """Variance v of the reads of one row group of one array, an integer from 0 to `LOUDEST` on the narrow grid.
 
-    variance = max(constant + active·n + linear·a + (quadratic·a)·a + unit·Σ x²·squares + table(|a|)², 0), a the read
-    in grid units and n the number of active rows. Terms that are None or 0 are left out.
+    v = clip(constant + active·n + linear·a + quadratic·a² + Σ x²·squares + table(|a|)², 0, LOUDEST), a the read in
+    grid units and n the number of active rows, in units of `Plan.noise_unit`² grid units². Terms that are None or 0
+    are left out; `narrow_variances` says how each is rounded.
 
     Attributes:
-        constant, quadratic: of all columns, exact in float32.
-        linear, active: float32 (columns,) or None.
-        squares: int32 (rows, columns) or None; sums of x² times it stay below 2^15.
-        unit: exact in float32.
+        constant, quadratic: of all columns.
+        linear, active: float64 (columns,) or None.
+        squares: float64 (rows, columns), or None.
         table: float64 (2, points): |a| and σ, or None.
     """
 
@@ -111,46 +113,76 @@ class GroupNoise:
     quadratic: float = 0.0
     linear: Float[np.ndarray, " columns"] | None = None
     active: Float[np.ndarray, " columns"] | None = None
-    squares: Integer[np.ndarray, "rows columns"] | None = None
-    unit: float = 0.0
+    squares: Float[np.ndarray, "rows columns"] | None = None
     table: Float[np.ndarray, "2 points"] | None = None
 
+    def factors(self, columns: int, rows: int) -> tuple[int, int, Int16[np.ndarray, "2 columns"]]:
+        """The constant, the factor of a²/2^15, and the factors of a and of n·2^`active_shift`(rows), over 2^15."""
+        scale = (1 << 15) / (1 << active_shift(rows))
+        pair = np.zeros((2, columns))
+        if self.linear is not None:
+            pair[0] = self.linear * (1 << 15)
+        if self.active is not None:
+            pair[1] = self.active * scale
+        return (
+            round(self.constant),
+            min(round(self.quadratic * (1 << 30)), 32767),
+            pair.clip(-32767, 32767).round().astype(np.int16),
+        )
 
-def variances(
-    a: torch.Tensor, noise: GroupNoise, active: torch.Tensor, squares: torch.Tensor | None, kind: torch.dtype
+
+def active_shift(rows: int) -> int:
+    """How far a count of up to `rows` active rows is shifted up to fill 15 bits."""
+    return max(15 - rows.bit_length(), 0)
+
+
+def rounded_product(a: torch.Tensor, b: torch.Tensor | int) -> torch.Tensor:
+    """⌊a·b/2^15 + ½⌋ in int64."""
+    return (a * b + (1 << 14)) >> 15
+
+
+def narrow_variances(
+    a: torch.Tensor, noise: GroupNoise, active: torch.Tensor, squares: torch.Tensor | None, rows: int
 ) -> torch.Tensor:
-    """The variance of reads a (V, columns) with `active` (V,) rows on, and Σ x²·squares where the law needs it."""
-    value = a.to(kind)
-    v = torch.full_like(value, noise.constant)
-    if noise.active is not None:
-        v = v + torch.from_numpy(noise.active).to(a.device, kind) * active.to(kind)[:, None]
-    if noise.linear is not None:
-        v = v + torch.from_numpy(noise.linear).to(a.device, kind) * value
-    if noise.quadratic:
-        v = v + (value * noise.quadratic) * value
+    """v of reads a (V, columns) with `active` (V,) of `rows` rows on and Σ x²·squares where the law needs it, int64."""
+    constant, quadratic, pair = noise.factors(a.shape[1], rows)
+    linear, slope = (torch.from_numpy(f.astype(np.int64)).to(a.device) for f in pair)
+    v = constant + rounded_product((active << active_shift(rows))[:, None], slope) + rounded_product(a, linear)
+    if quadratic:
+        v = v + rounded_product(rounded_product(a, a), quadratic)
     if squares is not None:
-        v = v + squares.to(kind) * noise.unit
+        v = v + squares
     if noise.table is not None:
         sigma = np.interp(a.abs().cpu().numpy(), *noise.table)
-        v = v + torch.from_numpy(sigma**2).to(a.device, kind)
-    return v.clamp_min(0)
+        v = v + torch.from_numpy(np.rint(sigma**2).astype(np.int64)).to(a.device)
+    return v.clamp(0, LOUDEST)
 
 
 def amplitudes(v: torch.Tensor) -> torch.Tensor:
-    """2·√v / ROOT_SCALE cut to an integer, int64, v float32: Lomont's reciprocal root and one Newton step."""
-    y = (_MAGIC - (v.view(torch.int32) >> 1)).view(torch.float32)
-    w = v * y
+    """512·√v / ROOT_SCALE cut to an integer, int64, for integers v: Lomont's reciprocal root and one Newton step."""
+    wide = (v << 16).to(torch.float32)
+    y = (_MAGIC - (wide.view(torch.int32) >> 1)).view(torch.float32)
+    w = wide * y
     return (w * (3.0 - w * y)).to(torch.int64)
 
 
-def noisy_narrow(a: torch.Tensor, v: torch.Tensor, gaussians: torch.Tensor, bits: int) -> torch.Tensor:
-    """Reads on the narrow grid with noise of variance v, in integers: amplitudes carry `bits` fractional bits."""
-    product = (gaussians * amplitudes(v)) >> 16
-    right = max(bits - 4, 0)
-    noise = ((product + ((1 << right) >> 1)) >> right) << max(4 - bits, 0)
-    return (a + noise).clamp(-32768, 32767)
+def noisy_narrow(a: torch.Tensor, v: torch.Tensor, gaussians: torch.Tensor, factor: int) -> torch.Tensor:
+    """Reads on the narrow grid with noise: a + gaussians·amplitude/2^16·factor/2^15, in 16 bits."""
+    return (a + rounded_product((gaussians * amplitudes(v)) >> 16, factor)).clamp(-32768, 32767)
 
 
-def noisy_wide(a: torch.Tensor, v: torch.Tensor, gaussians: torch.Tensor) -> torch.Tensor:
-    """Reads on the wide grid with noise of variance v (float64), rounded to the grid."""
-    return a + (gaussians.to(torch.float64) / UNIT * v.sqrt()).round().to(torch.int64)
+def noisy_wide(
+    a: torch.Tensor, noise: GroupNoise, active: torch.Tensor, squares: torch.Tensor | None, gaussians: torch.Tensor
+) -> torch.Tensor:
+    """Reads on the wide grid with noise, in float64, rounded to the grid; the noise is stated in grid units."""
+    value = a.to(torch.float64)
+    v = torch.full_like(value, noise.constant) + noise.quadratic * value**2
+    if noise.active is not None:
+        v += torch.from_numpy(noise.active).to(a.device) * active.to(torch.float64)[:, None]
+    if noise.linear is not None:
+        v += torch.from_numpy(noise.linear).to(a.device) * value
+    if squares is not None:
+        v += squares
+    if noise.table is not None:
+        v += torch.from_numpy(np.interp(a.abs().cpu().numpy(), *noise.table) ** 2).to(a.device)
+    return a + (gaussians.to(torch.float64) / UNIT * v.clamp_min(0).sqrt()).round().to(torch.int64)

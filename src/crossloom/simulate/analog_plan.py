@@ -28,12 +28,14 @@ from crossloom.simulate.analog_chip import (
     row_groups,
     slice_gains,
 )
-from crossloom.simulate.analog_noise import LANES, ROOT_SCALE, GroupNoise, place_keys
+from crossloom.simulate.analog_noise import LANES, LOUDEST, ROOT_SCALE, GroupNoise, place_keys
 
 TOLERANCE = 0.1
 """Largest numerical error of a read that the narrow grid may have, in converter steps."""
 VARIANCE_TOLERANCE = 0.02
 """Largest typical relative error of σ with which a read's variance is taken from the read itself."""
+LARGEST_SIGMA = 2000
+"""Most grid units that σ of a read may have on the narrow grid (`noisy_narrow` scales by at most 2^15)."""
 NARROW, WIDE = (1 << 15) - 1, (1 << 24) - 1
 
 
@@ -82,7 +84,7 @@ class Plan:
         error: bound on the numerical error of any read at the converter's input, in steps.
         count: Σ gain·weight of the reads of each accumulator.
         reach: largest |a|.
-        noise_bits: fractional bits that σ has on the narrow grid.
+        noise_factor: what `noisy_narrow` scales σ by.
     """
 
     blocks: list[PlannedBlock]
@@ -93,7 +95,7 @@ class Plan:
     error: float
     count: Integer[np.ndarray, " outputs"]
     reach: int
-    noise_bits: int
+    noise_factor: int
 
     @property
     def exact(self) -> Adc:
@@ -121,12 +123,11 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
     reach = digit * max((max(h, -l) for h, l in (span(w, g) for w, g in zip(weights, groups, strict=True))), default=0)
     loudest = max((_loudest(b, g, adc, chip, reach, digit) for b, g in zip(made, groups, strict=True)), default=0.0)
     largest = digit * (mapping.array.active_rows * ((1 << mapping.array.b_cell) - 1))
-    decision = _narrow(weights, groups, [b.converters for b in made], adc, reach + loudest, largest, digit)
+    decision = _narrow(weights, groups, [b.converters for b in made], adc, reach + loudest, loudest, largest, digit)
     narrow = decision is not None
     scale, shift, error, constants = decision or _wide(weights, groups, adc, reach + loudest, digit)
-    sigma = max(loudest / 6 * scale, 1e-6)
-    noise_bits = int(np.clip(np.floor(np.log2(NARROW / 1.01 / sigma)), 0, 14))
-    unit = 2.0 ** (noise_bits - 1) * ROOT_SCALE if narrow else 1.0
+    factor = int(np.ceil(loudest / 6 * scale * 1024 / np.sqrt(LOUDEST - 64))) if narrow else 0
+    unit = max(factor, 1) / 1024 / ROOT_SCALE if narrow else 1.0
     noisy = chip.noisy_cells or mapping.array.adc_errors.noise_sigma > 0
     slices = mapping.code.columns
     count = np.zeros(mapping.layer.core.shape[0] * mapping.layer.core.shape[2], np.int64)
@@ -154,12 +155,12 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
                 multiplier=constants[i][0],
                 constant=constants[i][1],
                 converters=b.converters,
-                noise=[_noise(b, s, cells[s], adc, chip, scale, digit, unit) for s in g] if noisy else [],
+                noise=[_noise(b, s, cells[s], adc, chip, scale, digit, unit, narrow) for s in g] if noisy else [],
                 keys=keys.reshape(len(g), chunks, len(mapping.digits)),
             )  # fmt: skip
         )
     top_reach = max((int(max(*map(abs, span(b.cells, b.groups)))) for b in blocks), default=0) * digit
-    return Plan(blocks, adc, scale, narrow, shift, error, count, top_reach, noise_bits)
+    return Plan(blocks, adc, scale, narrow, shift, error, count, top_reach, factor)
 
 
 Constants = list[tuple[np.ndarray, np.ndarray]]
@@ -177,6 +178,7 @@ def _narrow(
     converters: list[Converters],
     adc: Adc,
     reach: float,
+    loudest: float,
     largest: int,
     digit: int,
 ) -> tuple[int, int, float, Constants] | None:
@@ -185,7 +187,7 @@ def _narrow(
         return None
     rows = max((g.stop - g.start for group in groups for g in group), default=1)
     most = int((NARROW - digit * rows / 2) // max(reach, 1e-9))
-    most = min(most, NARROW)
+    most = min(most, NARROW, int(LARGEST_SIGMA * 6 / max(loudest, 1e-9)))
     if most < 1:
         return None
     gain = max((float(np.abs(c.gain).max(initial=1)) for c in converters), default=1.0)
@@ -268,30 +270,29 @@ def _noise(
     scale: int,
     digit: int,
     unit: float,
+    narrow: bool,
 ) -> GroupNoise:
-    """The variance of one row group's reads, σ in 1/`unit` of a grid step."""
-    law, sigma = chip.conditions.read_noise, chip.noise_sigma * unit
-    constant = (law.floor * scale * unit) ** 2 + (block.converters.noise * adc.delta * scale * unit) ** 2
-    constant = float(np.float32(constant))
+    """The variance of one row group's reads, σ in units of `unit` grid steps."""
+    law, sigma = chip.conditions.read_noise, chip.noise_sigma * scale / unit
+    constant = ((law.floor * scale) ** 2 + (block.converters.noise * adc.delta * scale) ** 2) / unit**2
     if law.law == "table":
         points, sigmas = np.array(law.table).T
-        return GroupNoise(constant, table=np.stack([points * scale, sigmas * scale * unit]))
+        return GroupNoise(constant, table=np.stack([points * scale, sigmas * scale / unit]))
     if sigma == 0:
         return GroupNoise(constant)
     columns = cells.shape[1]
     if law.law == "proportional":
-        return GroupNoise(constant, quadratic=float(np.float32(sigma**2)))
+        return GroupNoise(constant, quadratic=(sigma / scale) ** 2)
     if law.law == "root":
-        return GroupNoise(constant, linear=np.full(columns, sigma**2 * scale, np.float32))
-    squares = (sigma * scale) ** 2 * block.squares[group]
+        return GroupNoise(constant, linear=np.full(columns, sigma**2 / scale))
+    squares = sigma**2 * block.squares[group]
     centred, deviation = cells - cells.mean(0), squares - squares.mean(0)
     power = (centred * centred).sum(0)
     linear = np.divide((centred * deviation).sum(0), power, out=np.zeros(columns), where=power > 0)
     residual = (deviation - linear * centred).std(0)
     typical = 0.5 * residual / np.maximum(squares.mean(0) * np.sqrt(max(len(cells) / 4, 1)), 1e-300)
-    if digit > 1 or law.exact or float(np.sqrt((typical**2).mean())) > VARIANCE_TOLERANCE:
-        room = NARROW - digit**2 * len(cells)
-        step = float(np.float32(digit**2 * squares.sum(0).max(initial=0) / room)) or 1.0
-        return GroupNoise(constant, squares=np.rint(squares / step).astype(np.int32), unit=step)
-    active = squares.mean(0) - linear * cells.mean(0)
-    return GroupNoise(constant, linear=linear.astype(np.float32), active=active.astype(np.float32))
+    estimate = GroupNoise(constant, linear=linear, active=squares.mean(0) - linear * cells.mean(0))
+    good = float(np.sqrt((typical**2).mean())) <= VARIANCE_TOLERANCE and np.abs(linear).max(initial=0) < 1
+    if digit == 1 and good and not law.exact:
+        return estimate
+    return GroupNoise(constant, squares=np.rint(squares) if narrow else squares)

@@ -14,7 +14,7 @@ import torch
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping
 from crossloom.simulate.analog_chip import inl_curve
-from crossloom.simulate.analog_noise import noisy_narrow, noisy_wide, normals, pools, variances, vector_keys
+from crossloom.simulate.analog_noise import narrow_variances, noisy_narrow, noisy_wide, normals, pools, vector_keys
 from crossloom.simulate.analog_plan import Plan, PlannedBlock, plan
 from crossloom.simulate.engine import Kernel, Settings, mapped
 from crossloom.simulate.tensor import exact_dtype, transform_rows
@@ -47,7 +47,7 @@ class TensorPlan:
         return _Read(
             torch.from_numpy(block.rows[group]).to(self.device),
             torch.from_numpy(block.cells[group]).to(self.device, self.kind),
-            None if squares is None else torch.from_numpy(squares).to(self.device, self.kind),
+            None if squares is None else torch.from_numpy(squares).to(self.device, torch.float64),
         )
 
     def reads(self, block: int, group: int, digit: int, piece: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -59,10 +59,14 @@ class TensorPlan:
             return a
         places = torch.from_numpy(planned.keys[group, :, digit].view(np.int64).copy()).to(self.device)
         z = normals(places, keys, a.shape[1], self.tables)
-        squares = None if read.squares is None else ((driven * driven) @ read.squares).to(torch.int64)
-        kind = torch.float32 if self.plan.narrow else torch.float64
-        v = variances(a, planned.noise[group], piece.sum(1), squares, kind)
-        return noisy_narrow(a, v, z, self.plan.noise_bits) if self.plan.narrow else noisy_wide(a, v, z)
+        squares = None if read.squares is None else (driven * driven).to(read.squares.dtype) @ read.squares
+        if squares is not None and self.plan.narrow:
+            squares = squares.to(torch.int64)
+        noise, made = planned.noise[group], self.plan
+        if not made.narrow:
+            return noisy_wide(a, noise, piece.sum(1), squares, z)
+        v = narrow_variances(a, noise, piece.sum(1), squares, piece.shape[1])
+        return noisy_narrow(a, v, z, made.noise_factor)
 
     def codes(self, block: int, a: torch.Tensor) -> torch.Tensor:
         """The converter's decisions on reads, int64."""
