@@ -35,8 +35,8 @@ of integer arithmetic. **equal**: every accumulator equals that of the rung's ow
 `analog-reference`), which reads programmed cells one by one: what differs from integer arithmetic, both make differ
 alike. **the loops**: that engine itself. **runs**: it
 computes, and neither holds here. A dash with a reason: the combination is refused. The analog and
-parasitic rungs run with the cells of `rram-binary`, whose file gives them no variation, no noise and ideal wires: the matrix says what can be combined,
-not what variation or wires do to a result.
+parasitic rungs run with the cells of `rram-binary`, whose file gives them no variation, no noise and ideal wires: the
+matrix says what can be combined, not what variation or wires do to a result.
 """
 
 
