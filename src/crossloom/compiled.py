@@ -250,7 +250,7 @@ class CompiledChip:
         try:
             program, extra = load_program(path)
             mapping = map_program(program, loads(extra["hardware"]), extra["copies"])
-            record = extra["converters"]
+            record = extra.get("converters")
             chip = CompiledChip(mapping, None, None if record is None else Calibration.from_dict(record))
         except (OSError, ValueError, KeyError) as error:
             if isinstance(error, InputError):

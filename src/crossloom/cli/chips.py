@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,8 @@ def simulate(
     data: o.Data = None,
     data_dir: o.DataDir = None,
     normalisation: o.Normalisation = None,
+    hardware: o.Hardware = None,
+    set_: o.Set = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -40,14 +43,14 @@ def simulate(
     """Run a compiled chip on test images at one rung of the fidelity ladder.
 
     [dim]crossloom simulate demo-1a2b3c4d --rung crossbar --limit 100
-    crossloom simulate demo-1a2b3c4d --rung analog --chips 20 --seed 0
+    crossloom simulate demo-1a2b3c4d --rung analog --chips 20 --set device.read_noise=0.02
     crossloom simulate chip.safetensors --data mnist --data-dir ~/data[/dim]
     """
     from crossloom.cli.screen import Screen
     from crossloom.codesign import outputs
     from crossloom.codesign.machine import check
     from crossloom.codesign.machine import threads as with_threads
-    from crossloom.codesign.targets import open_target
+    from crossloom.codesign.targets import on_hardware, open_target
     from crossloom.compiled import CHIP_RUNGS, RUNGS
 
     if rung not in RUNGS + CHIP_RUNGS:
@@ -64,6 +67,8 @@ def simulate(
     images = found.data(data, place.data_dir, normalisation)
     if rung == "float" and found.job is not None:
         found.chip.module = found.job.network
+    if hardware or set_:
+        found = replace(found, chip=on_hardware(found.chip, hardware, set_ or ()))
     with Screen(quiet) as screen, with_threads(threads):
         screen.begin(rung, f"{found.chip.program.name} on {images.name}")
         started = time.monotonic()

@@ -103,12 +103,15 @@ def open_target(path: str | os.PathLike[str]) -> Target:
 def on_hardware(chip: CompiledChip, hardware: str | None, overrides: Iterable[str]) -> CompiledChip:
     """The same integer program on another chip, or on the same with some fields changed.
 
+    Converter ranges fitted to data are kept where the array is the same; they belong to it.
+
     Raises:
         InputError: the chip cannot hold the program.
     """
     other: Chip = load(hardware, overrides) if hardware else chip.hardware.override(overrides)
     copies = {name: layer.copies for name, layer in chip.mapping.layers.items()}
-    return CompiledChip(map_program(chip.program, other, copies), chip.module)
+    converters = chip.converters if other.array == chip.hardware.array else None
+    return CompiledChip(map_program(chip.program, other, copies), chip.module, converters)
 
 
 def random_chip(
