@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Accuracy": "compiled", "CompiledChip": "compiled", "compile": "compiled", "quantisation_for": "compiled",
     "InputError": "errors", "QuantisationConfig": "frontend", "calibrate": "frontend", "convert": "frontend",
-    "load_onnx": "frontend", "lower": "frontend", "Chip": "hardware", "load": "hardware", "balanced_duplication": "mapping",
-    "map_program": "mapping", "QuantiserConfig": "nn",
+    "load_onnx": "frontend", "lower": "frontend", "Chip": "hardware", "load": "hardware",
+    "balanced_duplication": "mapping", "map_program": "mapping", "QuantiserConfig": "nn",
 }  # fmt: skip
 
 __version__ = "0.1.0"

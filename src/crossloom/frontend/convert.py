@@ -295,7 +295,9 @@ class Converter:
         object.__setattr__(layer, "input_quantiser", _source_quantiser(self.root, x))
         _add(self.root, path, layer)
         label = path.replace(".", "_")
-        new = self.graph.create_node("call_module", path, (x,), name=label if node is self.final else f"{label}_product")
+        new = self.graph.create_node(
+            "call_module", path, (x,), name=label if node is self.final else f"{label}_product"
+        )
         return Value(new, True, path, layer)
 
     def _norm(self, node: fx.Node) -> Value:

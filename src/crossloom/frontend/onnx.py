@@ -28,7 +28,9 @@ def load_onnx(path: str | os.PathLike[str]) -> nn.Module:
         from google.protobuf.message import DecodeError
         from onnx2torch import convert as translate
     except ImportError as error:
-        raise InputError("model", str(path), f"the packages that read ONNX: pip install 'crossloom[onnx]' ({error})") from error
+        raise InputError(
+            "model", str(path), f"the packages that read ONNX: pip install 'crossloom[onnx]' ({error})"
+        ) from error
     if not Path(path).is_file():
         raise InputError("model", str(path), "an existing ONNX file")
     try:
