@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from crossloom.hardware import Chip, load
-from crossloom.mapping import LayerMapping, Mapping, cut
+from crossloom.mapping import LayerMapping, cut
 from crossloom.simulate import Settings, engine
-from crossloom.simulate.adc import Adc
 from crossloom.simulate.analog_chip import AnalogChip, Clock, Conditions
 from crossloom.weave import Convolution, Format, InputTransform, OutputTransform, Rescale, WovenLayer
 
@@ -55,9 +54,12 @@ def chip_of(**fields: Any) -> Chip:
 
 def array_of(rows: int, columns: int, **fields: Any) -> Chip:
     return chip_of(
-        array__rows=rows, array__active_rows=fields.pop("active", rows), array__columns=columns,
-        array__columns_per_adc=fields.pop("per_adc", 1), **{f"array__{k}" if "__" not in k else k: v for k, v in fields.items()},
-    )  # fmt: skip
+        array__rows=rows,
+        array__active_rows=fields.pop("active", rows),
+        array__columns=columns,
+        array__columns_per_adc=fields.pop("per_adc", 1),
+        **{k if "__" in k else f"array__{k}": v for k, v in fields.items()},
+    )
 
 
 def run(
@@ -67,6 +69,4 @@ def run(
     return engine(name).prepare(mapping, settings)(torch.from_numpy(x)).numpy()
 
 
-__all__ = [
-    "Adc", "AnalogChip", "Chip", "Conditions", "Mapping", "array_of", "chip_of", "cut", "layer_of", "random_core", "run",
-]  # fmt: skip
+__all__ = ["AnalogChip", "Conditions", "array_of", "chip_of", "cut", "layer_of", "random_core", "run"]

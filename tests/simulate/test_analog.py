@@ -19,7 +19,16 @@ from crossloom.simulate.adc import array_adc
 from crossloom.simulate.analog_chip import AnalogChip, Conditions, ReadNoise, program_block
 from crossloom.simulate.analog_chips import ChipSet, chip_accuracy
 from crossloom.simulate.analog_lookup import LookupKernel
-from crossloom.simulate.analog_noise import LOUDEST, ROOT_SCALE, UNIT, amplitudes, normals, place_keys, pools, vector_keys
+from crossloom.simulate.analog_noise import (
+    LOUDEST,
+    ROOT_SCALE,
+    UNIT,
+    amplitudes,
+    normals,
+    place_keys,
+    pools,
+    vector_keys,
+)
 from crossloom.simulate.analog_plan import plan
 from crossloom.simulate.analog_tensor import TensorPlan
 from crossloom.simulate.devices import WriteVerify
@@ -244,7 +253,8 @@ def test_conversion_noise_adds_in_variance() -> None:
 
 def test_reference_cells_vary_and_cancel_in_the_mean() -> None:
     chip = array_of(128, 64, b_cell=1, b_dac=1, b_adc=6, adc_range="full", encoding="offset",
-                    device__r_on=1e3, device__r_off=5e3, device__variation={"model": "lognormal", "sigma": 0.2})  # fmt: skip
+                    device__r_on=1e3, device__r_off=5e3,
+                    device__variation={"model": "lognormal", "sigma": 0.2})  # fmt: skip
     mapping = cut(layer_of(np.full((1, 128, 8), -128)), chip.array)
     floor = (1 / 5e3) / (1 / 1e3 - 1 / 5e3)
 
@@ -358,14 +368,26 @@ def test_write_verify_and_time_reach_the_cells() -> None:
     assert weights(time=1e5) == pytest.approx(weights() * 1e5**-0.1)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Conditions(time=-1.0), lambda: Conditions(on_off="zero"), lambda: Conditions(reference="row"),  # type: ignore[arg-type]
-    lambda: Conditions(reference_columns=0), lambda: ReadNoise(law="white"), lambda: ReadNoise(law="table"),  # type: ignore[arg-type]
-    lambda: ReadNoise("table", table=((2.0, 0.1), (1.0, 0.1))), lambda: ReadNoise(sigma=-0.1),
-    lambda: Executor(network(array_of(16, 64, b_cell=2, b_adc=6, adc_range="full", encoding="offset")), rung="analog", seed=-1),
-])  # fmt: skip
-def test_bad_input_is_named(make: Any) -> None:
-    with pytest.raises(InputError):
+SMALL: dict[str, Any] = {"b_cell": 2, "b_adc": 6, "adc_range": "full", "encoding": "offset"}
+
+
+@pytest.mark.parametrize(
+    ("field", "make"),
+    [
+        ("time", lambda: Conditions(time=-1.0)),
+        ("on_off", lambda: Conditions(on_off="zero")),  # type: ignore[arg-type]
+        ("reference", lambda: Conditions(reference="row")),  # type: ignore[arg-type]
+        ("reference_columns", lambda: Conditions(reference_columns=0)),
+        ("law", lambda: ReadNoise(law="white")),  # type: ignore[arg-type]
+        ("table", lambda: ReadNoise(law="table")),
+        ("table", lambda: ReadNoise("table", table=((2.0, 0.1), (1.0, 0.1)))),
+        ("sigma", lambda: ReadNoise(sigma=-0.1)),
+        ("chip", lambda: Executor(network(array_of(16, 64, **SMALL)), rung="analog", seed=-1)),
+        ("chips", lambda: ChipSet(network(array_of(16, 64, **SMALL)), ())),
+    ],
+)
+def test_bad_input_is_named(field: str, make: Any) -> None:
+    with pytest.raises(InputError, match=field):
         make()
 
 

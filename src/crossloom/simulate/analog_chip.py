@@ -38,8 +38,8 @@ class ReadNoise:
         sigma: σ of the first three laws; None takes the device's `read_noise`.
         table: (p, σ) points of the last, p rising.
         floor: a further independent standard deviation of every read, in level steps.
-        exact: always sum x²G² cell by cell under law `cell`; otherwise the sum is estimated from the read itself and the
-            number of active rows where that is good to 2 % of σ.
+        exact: always sum x²G² cell by cell under law `cell`; otherwise the sum is estimated from the read itself and
+            the number of active rows where that is good to 2 % of σ.
     """
 
     law: Law = "cell"
@@ -163,7 +163,8 @@ class Converters:
     Attributes:
         gain: factor on v.
         offset: in steps.
-        inl: (2, columns) amplitudes, in steps, of the bow 4u(1 − u) and the s-curve 12√3·u(u − ½)(u − 1), u = v/(2^b − 1).
+        inl: (2, columns) amplitudes, in steps, of the bow 4u(1 − u) and the s-curve 12√3·u(u − ½)(u − 1),
+            u = v/(2^b − 1).
         noise: standard deviation of one conversion, comparator noise included, in steps.
     """
 
@@ -194,6 +195,8 @@ def converters(errors: AdcErrors, columns: int, columns_per_adc: int, key: Key) 
     Gain ~ N(1, gain_sigma²), offset ~ N(0, offset_sigma²); the INL is a random mixture of bow and s-curve scaled to
     the stated peak.
     """
+    if not (errors.gain_sigma or errors.offset_sigma or errors.inl):
+        return Converters(np.ones(columns), np.zeros(columns), np.zeros((2, columns)), errors.noise_sigma)
     count = -(-columns // columns_per_adc)
     of = np.arange(columns) // columns_per_adc
     rng = key.generator("converters")
@@ -226,12 +229,12 @@ class ProgrammedBlock:
     @property
     def weights(self) -> Float[np.ndarray, "rows columns"]:
         """g = G/ΔG − reference: what a read multiplies by."""
-        return self.conductance - self.reference[:, None]
+        return np.asarray(self.conductance - self.reference[:, None])
 
     @property
     def squares(self) -> Float[np.ndarray, "rows columns"]:
-        """What a read's variance under law `cell` multiplies x²·σ² by; every read of a column reads the reference anew."""
-        return self.conductance**2 + self.reference_squares[:, None]
+        """What x²·σ² multiplies in a read's variance under law `cell`; every read reads the reference anew."""
+        return np.asarray(self.conductance**2 + self.reference_squares[:, None])
 
 
 def program_block(mapping: LayerMapping, block: int, copy: int, chip: AnalogChip) -> ProgrammedBlock:

@@ -163,11 +163,14 @@ def chip_accuracy(
         mapping: the placed program.
         batches: of (input, target); read once and kept if the chips do not all fit at once.
         chips: how many.
-        seed, first_chip: chips `first_chip` … `first_chip + chips − 1` of batch `seed` are made.
+        seed: of the batch of chips.
         conditions: of every chip.
         limit: stop after this many images.
-        device, memory_budget, calibration: as for `Executor`.
+        first_chip: chips `first_chip` … `first_chip + chips − 1` of the batch are made.
+        device: as for `Executor`.
+        memory_budget: as for `Executor`, all chips together.
         weight_budget: bytes of programmed cells to hold at once; chips are simulated in groups that fit.
+        calibration: as for `Executor`.
 
     Raises:
         InputError: no chips or no images.

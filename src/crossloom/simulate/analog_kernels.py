@@ -11,7 +11,7 @@ whose columns belong to the same accumulators.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from crossloom.simulate.analog_lanes import (
 )
 from crossloom.simulate.analog_noise import LOUDEST, MIX_3, POOL
 
-__all__ = ["BITS", "COLUMNS", "ROWS", "finish", "pack", "read", "spread_bits"]
+__all__ = ["BITS", "COLUMNS", "ROWS", "finish", "pack", "read"]
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 ROWS = 4
@@ -67,25 +67,20 @@ BITS = 8
 THREE, ZERO = np.float32(3), np.uint64(0)
 PAIRS, NIBBLES = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 BYTES = np.uint64(0x00FF00FF00FF00FF)
+SPREAD, DIAGONAL = np.uint64(0x0101010101010101), np.uint64(0x8040201008040201)
+FILL, ONES = np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(0x0101010101010101)
+BLOCK = 32
+"""Lookups whose words are made at once before they are written position by position."""
 HASH, MASK, HALF = np.uint64(MIX_3), np.uint64(POOL - 1), np.uint64(32)
 
 
-def spread_bits() -> np.ndarray:
-    """uint64 (256,): byte b of entry v is 8·(bit b of v)."""
-    values = np.arange(256, dtype=np.uint64)
-    return sum(
-        (((values >> np.uint64(b)) & np.uint64(1)) << np.uint64(8 * b + 3) for b in range(8)), np.uint64(0) * values
-    )  # type: ignore[return-value]
-
-
 @njit(parallel=True, **OPTIONS)
-def pack(z, order, spread, band_start, group_start, words, bands, active):
+def pack(z, order, band_start, group_start, words, bands, active):
     """Turn rows of codes into lookup words.
 
     Args:
         z: codes (R, P), two's complement.
         order: int64 (4·lookups,), the row behind each, or −1 for none.
-        spread: `spread_bits`.
         band_start: int64 (bands + 1,), first lookup of each band, a list of rows that some arrays share.
         group_start: int64 (row groups + 1,), first lookup of each row group.
         words: uint64 (W, P, lookups), written.
@@ -96,31 +91,31 @@ def pack(z, order, spread, band_start, group_start, words, bands, active):
     tile = 64
     for task in prange((positions + tile - 1) // tile):
         first, stop = task * tile, min((task + 1) * tile, positions)
-        low = np.zeros((ROWS, tile), np.uint8)
+        length = stop - first
+        made = np.empty((BLOCK, tile), np.uint64)
         for band in range(len(band_start) - 1):
-            bands[band, first:stop] = 0
-            for j in range(band_start[band], band_start[band + 1]):
-                for r in range(ROWS):
-                    row = order[ROWS * j + r]
-                    if row >= 0:
-                        for p in range(first, stop):
-                            bands[band, p] += z[row, p]
-                for w in range(words.shape[0]):
+            total = bands[band, first:stop]
+            total[:] = 0
+            for r in range(ROWS * band_start[band], ROWS * band_start[band + 1]):
+                if order[r] >= 0:
+                    row = z[order[r], first:stop]
+                    for p in range(length):
+                        total[p] += row[p]
+        for w in range(words.shape[0]):
+            for start in range(0, words.shape[2], BLOCK):
+                end = min(start + BLOCK, words.shape[2])
+                for j in range(start, end):
+                    word = made[j - start]
+                    word[:] = 0
                     for r in range(ROWS):
-                        row = order[ROWS * j + r]
-                        if row < 0:
-                            low[r] = 0
-                        else:
-                            for p in range(first, stop):
-                                low[r, p - first] = (z[row, p] >> (BITS * w)) & 255
-                    for p in range(first, stop):
-                        i = p - first
-                        words[w, p, j] = (
-                            spread[low[0, i]]
-                            | (spread[low[1, i]] << np.uint64(1))
-                            | (spread[low[2, i]] << np.uint64(2))
-                            | (spread[low[3, i]] << np.uint64(3))
-                        )
+                        if order[ROWS * j + r] >= 0:
+                            row, by = z[order[ROWS * j + r], first:stop], np.uint64(3 + r)
+                            for p in range(length):
+                                bits = (np.uint64((row[p] >> (BITS * w)) & 255) * SPREAD) & DIAGONAL
+                                word[p] |= (((bits + FILL) >> np.uint64(7)) & ONES) << by
+                for p in range(length):
+                    for j in range(start, end):
+                        words[w, first + p, j] = made[j - start, p]
         if active.shape[0] == 0:
             continue
         for w in range(words.shape[0]):
@@ -221,12 +216,16 @@ def convert(segments, pieces, sums, squares, noise, counts, keys, name, first_po
     """Noise, converter and shift-and-add of all digits of one read group: int32 lanes.
 
     Args:
-        segments, pieces: of `read`.
-        sums, squares: addresses of `sum_bits` results.
+        segments: of `read`.
+        pieces: of `read`.
+        sums: address of `sum_bits` results.
+        squares: the same for variances.
         noise: constant, factor of a², factors of a and n, σ factor, shift of n, and whether squares are added; or None.
         counts: address of the active rows by bit.
         keys: address of the places' keys by digit.
         name: key of the input vector.
+        first_pool: address of the first table of normals.
+        second_pool: of the second.
         converter: multiplier, constant, k, 2^b − 1 and the digits' width.
     """
     multiplier, constant, right, highest, width = converter
@@ -307,17 +306,20 @@ def read_task(
                         spread_short(noise_values[place, 0]), noise_values[place, 1], load_shorts(lane),
                         load_shorts(lane + VECTOR), spread_short(sizes[6]), noise_values[place, 2], exact,
                     )  # fmt: skip
-                    summed = add_ints(summed, convert(
-                        segments, pieces, sums, square_sums, noise, count_base + 2 * planes * (p * count_row + group + g),
-                        key_base + 8 * len(pieces) * place, names[p],
-                        first_pool, second_pool, converter,
-                    ))  # fmt: skip
+                    counts = count_base + 2 * planes * (p * count_row + group + g)
+                    keys = key_base + 8 * len(pieces) * place
+                    codes = convert(
+                        segments, pieces, sums, square_sums, noise, counts, keys, names[p], first_pool, second_pool,
+                        converter,
+                    )  # fmt: skip
                 else:
-                    summed = add_ints(summed, convert(
+                    codes = convert(
                         segments, pieces, sums, square_sums, None, 0, 0, ZERO, first_pool, second_pool, converter
-                    ))  # fmt: skip
+                    )
+                summed = add_ints(summed, codes)
             target = out_base + 4 * COLUMNS * p
-            store_ints(target, add_ints(load_ints(target), sub_ints(xor_ints(summed, flip), flip)))
+            summed = sub_ints(xor_ints(summed, flip), flip)
+            store_ints(target, summed if part == strip_start[strip] else add_ints(load_ints(target), summed))
 
 
 @njit(parallel=True, **OPTIONS)
@@ -328,9 +330,11 @@ def read(
     """All reads of some positions.
 
     Args:
-        words, active: of `pack`; active is read only where there is noise.
+        words: of `pack`.
+        active: of `pack`; read only where there is noise.
         names: uint64 (P,), `analog_noise.vector_keys`.
-        cells, squares: int16 (rows, 32), the parts' rows one part after the other, each row group padded to 4 rows.
+        cells: int16 (rows, 32), the parts' rows one part after the other, each row group padded to 4 rows.
+        squares: the same for variances, or empty.
         strip_start: int64 (strips + 1,), first part of each strip.
         parts: int64 (parts, 5): first lookup, first row in `cells`, first row group, row groups, first noise place.
         group_size: int64 (row groups,), lookups.
@@ -344,7 +348,7 @@ def read(
             width of a digit.
         pools: `analog_noise.pools`.
         tile: positions of one task.
-        out: int32 (strips, P, 32), added to.
+        out: int32 (strips, P, 32), written.
     """
     tiles = (words.shape[1] + tile - 1) // tile
     for task in prange(tiles * (len(strip_start) - 1)):
@@ -354,32 +358,68 @@ def read(
         )  # fmt: skip
 
 
+@njit(**OPTIONS)
+def finish_task(
+    first, stop, sums, layout, outputs, gains, count, step, low, denominator, bands, entry_start, entries, out
+):
+    """One tile of `finish`."""
+    at = 0
+    for i in range(len(layout)):
+        strip, width = layout[i, 0], layout[i, 1]
+        made = np.zeros((width, stop - first), np.float64)
+        codes = np.empty(width, gains.dtype)
+        for p in range(first, stop):
+            codes[:] = 0
+            for s in range(len(gains)):
+                gain, n = gains[s], 0
+                while n < width:
+                    part, lane = divmod(s * width + n, COLUMNS)
+                    run = min(COLUMNS - lane, width - n)
+                    row = sums[strip + part, p]
+                    for k in range(run):
+                        codes[n + k] += gain * row[lane + k]
+                    n += run
+            for n in range(width):
+                made[n, p - first] = codes[n]
+        for n in range(width):
+            total, target = made[n], out[outputs[at], first:stop]
+            offset, divisor = np.float64(count[outputs[at]] * low), np.float64(2 * denominator)
+            if denominator == 1:
+                for p in range(stop - first):
+                    target[p] = np.int64(total[p] * step + offset)
+            else:
+                for p in range(stop - first):
+                    target[p] = np.int64(np.floor((2.0 * (total[p] * step + offset) + denominator) / divisor))
+            for e in range(entry_start[at], entry_start[at + 1]):
+                band, factor = bands[entries[e, 0], first:stop], entries[e, 1]
+                for p in range(stop - first):
+                    target[p] += factor * band[p]
+            at += 1
+
+
 @njit(parallel=True, **OPTIONS)
-def finish(sums, outputs, gains, count, step, low, denominator, bands, band_of, flips, out):
+def finish(sums, layout, outputs, gains, count, step, low, denominator, bands, entry_start, entries, out):
     """Slices, converter scale and digital corrections: accumulators (N, P).
 
+    Quotients are taken in float64, exact while twice every numerator is below 2^52.
+
     Args:
-        sums: int32 (strips, P, 32) from `read`.
-        outputs: int64 (entries + 1, 3): accumulator, 32·strip + lane of its first physical column, first band entry.
-        gains: int64 (slices,).
-        count, step, low, denominator: of `Adc.total`.
+        sums: int32 (strips, P, 32) from `read`, columns in the order of `analog_noise.lane_of`.
+        layout: int64 (sets, 2): first strip and number of outputs of each set of columns.
+        outputs: int64 (outputs,), the accumulators of all sets, one set after the other.
+        gains: int32 or int64 (slices,): what their sums fit.
+        count: of `Adc.total`.
+        step: Δ of the converter, over `denominator`.
+        low: p_min, over `denominator`.
+        denominator: of both.
         bands: int64 (bands, P) from `pack`.
-        band_of, flips: int64 (band entries,): a band and the factor of its sum; the entries of outputs[i] end where
-            those of outputs[i + 1] begin.
-        out: (N, P), written for every accumulator named.
+        entry_start: int64 (outputs + 1,), the entries of each output.
+        entries: int64 (entries, 2): a band and the factor of its sum.
+        out: int64 (N, P), written for every accumulator named.
     """
-    positions, slices, tile = sums.shape[1], len(gains), 64
+    positions, tile = sums.shape[1], 64
     for task in prange((positions + tile - 1) // tile):
-        first, stop = task * tile, min((task + 1) * tile, positions)
-        for i in range(len(outputs) - 1):
-            n, column = outputs[i, 0], outputs[i, 1]
-            for p in range(first, stop):
-                codes = np.int64(0)
-                for s in range(slices):
-                    codes += gains[s] * sums[(column + s) // COLUMNS, p, (column + s) % COLUMNS]
-                value = codes * step + count[n] * low
-                if denominator != 1:
-                    value = (2 * value + denominator) // (2 * denominator)
-                for e in range(outputs[i, 2], outputs[i + 1, 2]):
-                    value += flips[e] * bands[band_of[e], p]
-                out[n, p] = value
+        finish_task(
+            task * tile, min((task + 1) * tile, positions), sums, layout, outputs, gains, count, step, low, denominator,
+            bands, entry_start, entries, out,
+        )  # fmt: skip

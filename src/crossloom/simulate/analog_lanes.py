@@ -225,7 +225,7 @@ def _sixteens(value):
 
 @intrinsic
 def to_reals(typingctx, a):
-    """2^16 times each 16-bit lane as float32, exactly; even columns in the first half of the lanes, odd in the second."""
+    """2^16 times each 16-bit lane as float32, exactly; even columns in the first half, odd ones in the second."""
 
     def generate(context, builder, signature, arguments):
         pairs = builder.bitcast(arguments[0], _PAIRS)

@@ -9,14 +9,15 @@ import torch
 
 from crossloom.mapping import LayerMapping
 from crossloom.simulate import analog_kernels as kernels
-from crossloom.simulate.analog_noise import active_shift, pools, vector_keys
+from crossloom.simulate.analog_noise import active_shift, lane_of, pools, vector_keys
 from crossloom.simulate.analog_plan import NARROW, Plan, PlannedBlock
 from crossloom.simulate.engine import Settings
 from crossloom.simulate.integer import RowSource, columns_first
 from crossloom.weave import InputTransform
 
 COLUMNS, ROWS, BITS = kernels.COLUMNS, kernels.ROWS, kernels.BITS
-SPREAD = kernels.spread_bits()
+WAVE_BYTES = 32 << 20
+"""Working set of one wave of positions: fresh memory costs more than starting another wave."""
 TILE_BYTES = 512 << 10
 """Lookup words of one task: they are read once per strip and should stay in the second-level cache."""
 
@@ -30,11 +31,8 @@ def fits(mapping: LayerMapping, made: Plan) -> bool:
         mapping.array.b_dac > 1 and any(n.squares is not None for n in noise)
     ):
         return False
-    weight = sum(abs(d.weight) for d in mapping.digits)
-    reads = np.zeros(mapping.layer.core.shape[0] * mapping.layer.core.shape[2], np.int64)
-    for block in made.blocks:
-        reads[block.columns] += len(block.groups)
-    return int(reads.max(initial=0)) * weight * made.adc.top < 1 << 31
+    slices = sum(abs(s.gain) for s in mapping.code.slices)
+    return code_bound(mapping, made) < slices << 31 and finish_bound(mapping, made) < 1 << 52
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,86 +89,83 @@ class Strips:
     """The cells, converters and noise of one chip's copy of a layer in the kernels' layout."""
 
     def __init__(self, mapping: LayerMapping, made: Plan, rows: Rows) -> None:
-        slices, digits = mapping.code.columns, len(mapping.digits)
         sets: dict[tuple[int, ...], list[PlannedBlock]] = {}
         for block in made.blocks:
             sets.setdefault(tuple(block.columns.tolist()), []).append(block)
-        noisy = any(b.noise for b in made.blocks)
+        chunks = {columns: -(-len(columns) * mapping.code.columns // COLUMNS) for columns in sets}
+        band = {id(b): rows.bands[tuple(b.rows.tolist())] for b in made.blocks}
+        height = {id(b): ROWS * int(np.diff(rows.band_start)[band[id(b)]]) for b in made.blocks}
+        total = sum(chunks[columns] * height[id(b)] for columns, blocks in sets.items() for b in blocks)
+        self.noisy = any(b.noise for b in made.blocks)
         self.exact = any(n.squares is not None for b in made.blocks for n in b.noise)
-        strip_start, parts, outputs = [0], [], []
-        band_of: list[int] = []
-        flips: list[int] = []
-        cells, squares, lanes, noise_lanes, noise_values, keys = [], [], [], [], [], []
-        at, places = 0, 0
+        self.cells = np.zeros((total, COLUMNS), np.int16)
+        self.squares = np.zeros((total if self.exact else 0, COLUMNS), np.int16)
+        parts, strip_start, layout, corrections = [], [0], [], []
+        lanes, noise_lanes, noise_values = [], [], []
+        keys: list[np.ndarray] = []
+        at = 0
         for columns, blocks in sets.items():
-            chunks = -(-len(columns) * slices // COLUMNS)
-            first_strip = len(strip_start) - 1
-            for i, n in enumerate(columns):
-                outputs.append((n, COLUMNS * first_strip + i * slices, len(band_of)))
+            layout.append((len(strip_start) - 1, len(columns)))
+            corrections += [[(band[id(b)], int(b.flips[i])) for b in blocks if b.flips[i]] for i in range(len(columns))]
+            order = np.argsort(lane_of(len(blocks[0].gains), mapping.code.columns))
+            for chunk in range(chunks[columns]):
+                mine = order[COLUMNS * chunk : COLUMNS * (chunk + 1)]
                 for block in blocks:
-                    if block.flips[i]:
-                        band_of.append(rows.bands[tuple(block.rows.tolist())])
-                        flips.append(int(block.flips[i]))
-            for chunk in range(chunks):
-                mine = slice(COLUMNS * chunk, COLUMNS * (chunk + 1))
-                for block in blocks:
-                    band = rows.bands[tuple(block.rows.tolist())]
-                    parts.append((rows.band_start[band], at, rows.group_of[band], len(block.groups), places))
-                    cells.append(_rows(block.cells[:, mine], block.groups))
-                    at += len(cells[-1])
+                    first = rows.group_of[band[id(block)]]
+                    parts.append((rows.band_start[band[id(block)]], at, first, len(block.groups), len(keys)))
                     lanes.append(_lanes(block, mine))
-                    if not noisy:
-                        continue
-                    if self.exact:
-                        every = [_or_zero(n.squares, g, block) for n, g in zip(block.noise, block.groups, strict=True)]
-                        squares.append(_rows(np.concatenate(every)[:, mine], block.groups))
-                    for g, noise in enumerate(block.noise):
-                        size = block.groups[g].stop - block.groups[g].start
-                        constant, quadratic, pair = noise.factors(len(block.gains), size)
-                        noise_lanes.append(np.stack([_pad(v[mine]) for v in pair]))
-                        noise_values.append((constant, quadratic, active_shift(size)))
-                        keys.append(block.keys[g, chunk])
-                    places += len(block.groups)
+                    for g, group in enumerate(block.groups):
+                        size = group.stop - group.start
+                        self.cells[at : at + size, : len(mine)] = block.cells[group][:, mine]
+                        if self.noisy:
+                            noise = block.noise[g]
+                            constant, quadratic, pair = noise.factors(len(block.gains), size)
+                            noise_lanes.append(_padded(pair[:, mine]))
+                            noise_values.append((constant, quadratic, active_shift(size)))
+                            keys.append(block.keys[g, chunk])
+                            if noise.squares is not None:
+                                self.squares[at : at + size, : len(mine)] = noise.squares[:, mine]
+                        at += -(-size // ROWS) * ROWS
                 strip_start.append(len(parts))
-        outputs.append((0, 0, len(band_of)))
-        self.noisy = noisy
-        self.cells = _stack(cells, (0, COLUMNS), np.int16)
-        self.squares = _stack(squares, (0, COLUMNS), np.int16)
         self.strip_start = np.array(strip_start, np.int64)
+        self.strips = len(strip_start) - 1
         self.parts = np.array(parts, np.int64).reshape(-1, 5)
         self.lanes = np.array(lanes, np.int16).reshape(-1, 4, COLUMNS)
         self.noise_lanes = np.array(noise_lanes, np.int16).reshape(-1, 2, COLUMNS)
         self.noise_values = np.array(noise_values, np.int64).reshape(-1, 3)
-        self.keys = np.array(keys, np.uint64).reshape(-1, digits)
-        self.outputs = np.array(outputs, np.int64)
-        self.band_of, self.flips = np.array(band_of, np.int64), np.array(flips, np.int64)
-        self.strips = len(self.strip_start) - 1
+        self.keys = np.array(keys, np.uint64).reshape(-1, len(mapping.digits))
+        self.layout = np.array(layout, np.int64).reshape(-1, 2)
+        self.outputs = np.array([n for columns in sets for n in columns], np.int64)
+        self.entry_start = np.cumsum([0, *map(len, corrections)])
+        self.entries = np.array([e for entries in corrections for e in entries], np.int64).reshape(-1, 2)
 
 
-def _stack(parts: list[np.ndarray], empty: tuple[int, ...], kind: type) -> np.ndarray:
-    return np.ascontiguousarray(np.concatenate(parts) if parts else np.zeros(empty), kind)
+def _padded(values: np.ndarray) -> np.ndarray:
+    wide = np.zeros((len(values), COLUMNS), np.int16)
+    wide[:, : values.shape[1]] = values
+    return wide
 
 
-def _or_zero(squares: np.ndarray | None, group: slice, block: PlannedBlock) -> np.ndarray:
-    return np.zeros_like(block.cells[group]) if squares is None else squares
+def _lanes(block: PlannedBlock, mine: np.ndarray) -> np.ndarray:
+    lanes = np.zeros((4, COLUMNS), np.int16)
+    lanes[0, : len(mine)], lanes[1, : len(mine)] = block.multiplier[mine], block.constant[mine]
+    lanes[2:].reshape(-1).view(np.int32)[: len(mine)] = -block.flipped[mine].astype(np.int32)
+    return lanes
 
 
-def _pad(values: np.ndarray) -> np.ndarray:
-    return np.pad(values, (0, COLUMNS - len(values)))
+def code_bound(mapping: LayerMapping, made: Plan) -> int:
+    """The largest sum of codes that an accumulator can have, slices weighted."""
+    reads = np.zeros(len(made.count), np.int64)
+    for block in made.blocks:
+        reads[block.columns] += len(block.groups)
+    weight = sum(abs(d.weight) for d in mapping.digits) * sum(abs(s.gain) for s in mapping.code.slices)
+    return int(reads.max(initial=0)) * weight * made.adc.top
 
 
-def _rows(values: np.ndarray, groups: list[slice]) -> np.ndarray:
-    """Cells of one part: 32 columns, every row group filled up to whole lookups."""
-    wide = np.pad(values, ((0, 0), (0, COLUMNS - values.shape[1])))
-    parts = [np.pad(wide[g], ((0, -(g.stop - g.start) % ROWS), (0, 0))) for g in groups]
-    return np.concatenate(parts).astype(np.int16)
-
-
-def _lanes(block: PlannedBlock, mine: slice) -> np.ndarray:
-    halves = (-_pad(block.flipped[mine].astype(np.int32))).view(np.int16).reshape(2, COLUMNS)
-    return np.stack(
-        [_pad(block.multiplier[mine]).astype(np.int16), _pad(block.constant[mine]).astype(np.int16), *halves]
-    )
+def finish_bound(mapping: LayerMapping, made: Plan) -> int:
+    """More than any number that `kernels.finish` makes on its way, digital corrections left out."""
+    low = int(np.abs(made.count).max(initial=0)) * abs(made.adc.low)
+    return 2 * (code_bound(mapping, made) * made.adc.step + low) + made.adc.denominator
 
 
 class LookupKernel:
@@ -188,7 +183,8 @@ class LookupKernel:
         self.bits = layer.row_format.bits
         self.segments = segments_of(mapping, plans[0].adc.top)
         self.pieces = np.array([(d.lsb, d.width) for d in mapping.digits], np.int64)
-        self.gains = np.array([s.gain for s in mapping.code.slices], np.int64)
+        kind = np.int32 if max(code_bound(mapping, p) for p in plans) < 1 << 31 else np.int64
+        self.gains = np.array([s.gain for s in mapping.code.slices], kind)
         self.width = mapping.array.b_dac
         self.outputs = layer.core.shape[0] * layer.core.shape[2]
         words, lookups = -(-self.bits // BITS), int(self.rows.band_start[-1])
@@ -198,6 +194,7 @@ class LookupKernel:
         self.shape = (words, lookups)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Accumulators of input codes."""
         return run_chips([self], x)[0]
 
     def pack(self, z: np.ndarray, counted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -208,7 +205,7 @@ class LookupKernel:
         bands = np.empty((len(self.rows.band_start) - 1, count), np.int64)
         active = np.empty((count if counted else 0, groups, BITS * words), np.uint16)
         r = self.rows
-        kernels.pack(z, r.order, SPREAD, r.band_start, r.group_start, packed, bands, active)
+        kernels.pack(z, r.order, r.band_start, r.group_start, packed, bands, active)
         return packed, bands, active
 
     def read(
@@ -218,7 +215,7 @@ class LookupKernel:
         words, bands, active = packed
         s, made = self.strips[copy], self.plans[copy]
         count = words.shape[1]
-        sums = np.zeros((s.strips, count, COLUMNS), np.int32)
+        sums = np.empty((s.strips, count, COLUMNS), np.int32)
         longest = int(np.diff(self.rows.band_start).max(initial=1))
         sizes = np.array(
             [self.bits, made.shift, made.adc.top, s.noisy, s.exact, longest, made.noise_factor, self.width], np.int64
@@ -230,8 +227,9 @@ class LookupKernel:
         )  # fmt: skip
         adc = made.adc
         kernels.finish(
-            sums, s.outputs, self.gains, made.count, adc.step, adc.low, adc.denominator, bands, s.band_of, s.flips, out
-        )
+            sums, s.layout, s.outputs, self.gains, made.count, adc.step, adc.low, adc.denominator, bands,
+            s.entry_start, s.entries, out,
+        )  # fmt: skip
 
 
 def run_chips(chips: list[LookupKernel], x: torch.Tensor) -> list[torch.Tensor]:
@@ -240,7 +238,7 @@ def run_chips(chips: list[LookupKernel], x: torch.Tensor) -> list[torch.Tensor]:
     fold, geometry, codes = one.source.open(x)
     outs = [torch.zeros((one.outputs, fold.positions), dtype=torch.int64) for _ in chips]
     per_image = max(fold.positions // max(fold.batch[0], 1), 1)
-    wave = max(int(one.settings.memory_budget // one.bytes), 1)
+    wave = max(int(min(one.settings.memory_budget, WAVE_BYTES) // one.bytes), 1)
     counted = any(s.noisy for c in chips for s in c.strips)
     copies = len(one.plans)
     for first in range(0, fold.positions, wave):

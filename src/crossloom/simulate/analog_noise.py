@@ -1,10 +1,11 @@
 """Random reads without a random number per cell: one Gaussian per column read, found by its name.
 
 Independent noise of cells adds to one Gaussian per read with variance σ²·Σ x²G², so that is what is drawn. The
-Gaussian of a read is (a[i + j] + b[k + j])/√2 in lane j of 32 neighbouring columns, with a and b two fixed tables of
-shuffled normal quantiles and i, k taken from a hash of (seed, chip, layer, copy, array, row group, columns, digit;
-image, position). It depends on nothing else: not on batch, thread, device or order. Its marginal is normal to within
-the tables' 2^15 quantiles; two reads have a value of one table in common with probability 2^−9, of both with 2^−19.
+Gaussian of a read is (a[i + j] + b[k + j])/√2 in lane j of 32 columns (in the order of `lane_of`), with a and b two
+fixed tables of shuffled normal quantiles and i, k taken from a hash of (seed, chip, layer, copy, array, row group,
+columns, digit; image, position). It depends on nothing else: not on batch, thread, device or order. Its marginal is
+normal to within the tables' 2^15 quantiles. Two reads of one column draw the same value of a table with probability
+2^−15, of both tables with 2^−30.
 
 On the narrow grid every step is an integer or a single float32 operation in a stated order, so every engine and
 device gives the same bits.
@@ -17,7 +18,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16, Integer, UInt64
+from jaxtyping import Float, Int16, UInt64
 from scipy.special import ndtri
 
 from crossloom.simulate.devices import generator
@@ -51,6 +52,12 @@ def mix(z: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX_1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX_2)
     return np.asarray(z ^ (z >> np.uint64(31)))
+
+
+def lane_of(columns: int, slices: int) -> np.ndarray:
+    """Where each physical column of an array lies among the lanes: slice by slice, so that outputs are neighbours."""
+    c = np.arange(columns)
+    return np.asarray((c % slices) * (columns // slices) + c // slices)
 
 
 def place_keys(seed: int, names: tuple[str | int, ...], count: int) -> UInt64[np.ndarray, " count"]:

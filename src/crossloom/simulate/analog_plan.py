@@ -12,6 +12,7 @@ integer read exactly the code of `Adc.code`. Otherwise the wide grid keeps reads
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,7 +121,8 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
     groups = [row_groups(mapping, i) for i in range(len(mapping.blocks))]
     digit = max((1 << d.width) - 1 for d in mapping.digits)
     weights = [b.weights for b in made]
-    reach = digit * max((max(h, -l) for h, l in (span(w, g) for w, g in zip(weights, groups, strict=True))), default=0)
+    spans = [span(w, g) for w, g in zip(weights, groups, strict=True)]
+    reach = digit * max((max(high, -low) for high, low in spans), default=0.0)
     loudest = max((_loudest(b, g, adc, chip, reach, digit) for b, g in zip(made, groups, strict=True)), default=0.0)
     largest = digit * (mapping.array.active_rows * ((1 << mapping.array.b_cell) - 1))
     decision = _narrow(weights, groups, [b.converters for b in made], adc, reach + loudest, loudest, largest, digit)
@@ -139,10 +141,10 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
         count[columns] += per_output * weight * len(g)
         top = (1 << mapping.array.b_cell) - 1
         flips = np.where(b.flipped, -gains * top, 0).reshape(-1, slices).sum(1) + mapping.code.input_gain
-        cells = np.rint(b.weights * scale).astype(np.int32)
-        chunks = -(-len(gains) // LANES)
+        cells = np.rint(weights[i] * scale).astype(np.int32)
+        shape = (len(g), -(-len(gains) // LANES), len(mapping.digits))
         names = (chip.index, mapping.layer.name, copy, i)
-        keys = place_keys(chip.seed, names, len(g) * chunks * len(mapping.digits))
+        keys = place_keys(chip.seed, names, math.prod(shape)) if noisy else np.zeros(shape, np.uint64)
         blocks.append(
             PlannedBlock(
                 rows=mapping.core_rows(block),
@@ -156,8 +158,8 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
                 constant=constants[i][1],
                 converters=b.converters,
                 noise=[_noise(b, s, cells[s], adc, chip, scale, digit, unit, narrow) for s in g] if noisy else [],
-                keys=keys.reshape(len(g), chunks, len(mapping.digits)),
-            )  # fmt: skip
+                keys=keys.reshape(shape),
+            )
         )
     top_reach = max((int(max(*map(abs, span(b.cells, b.groups)))) for b in blocks), default=0) * digit
     return Plan(blocks, adc, scale, narrow, shift, error, count, top_reach, factor)
@@ -169,7 +171,7 @@ Constants = list[tuple[np.ndarray, np.ndarray]]
 def _rounding(weights: list[np.ndarray], groups: list[list[slice]], scale: int, digit: int) -> float:
     """The most that rounding to the grid moves any read, in level steps."""
     errors = [span(np.rint(w * scale) - w * scale, g) for w, g in zip(weights, groups, strict=True)]
-    return digit / scale * max((max(h, -l) for h, l in errors), default=0.0)
+    return digit / scale * max((max(high, -low) for high, low in errors), default=0.0)
 
 
 def _narrow(

@@ -13,8 +13,15 @@ import torch
 
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping
-from crossloom.simulate.analog_chip import inl_curve
-from crossloom.simulate.analog_noise import narrow_variances, noisy_narrow, noisy_wide, normals, pools, vector_keys
+from crossloom.simulate.analog_noise import (
+    lane_of,
+    narrow_variances,
+    noisy_narrow,
+    noisy_wide,
+    normals,
+    pools,
+    vector_keys,
+)
 from crossloom.simulate.analog_plan import Plan, PlannedBlock, plan
 from crossloom.simulate.engine import Kernel, Settings, mapped
 from crossloom.simulate.tensor import exact_dtype, transform_rows
@@ -58,7 +65,8 @@ class TensorPlan:
         if not planned.noise:
             return a
         places = torch.from_numpy(planned.keys[group, :, digit].view(np.int64).copy()).to(self.device)
-        z = normals(places, keys, a.shape[1], self.tables)
+        lanes = torch.from_numpy(lane_of(a.shape[1], self.mapping.code.columns)).to(self.device)
+        z = normals(places, keys, a.shape[1], self.tables)[:, lanes]
         squares = None if read.squares is None else (driven * driven).to(read.squares.dtype) @ read.squares
         if squares is not None and self.plan.narrow:
             squares = squares.to(torch.int64)
@@ -138,6 +146,7 @@ class TensorKernel:
         self.step = max(settings.memory_budget // each, 1)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Accumulators of input codes."""
         fold = Fold.of(self.mapping.layer, tuple(x.shape))
         vectors = fold.vectors(x)
         per_image = max(fold.positions // max(fold.batch[0], 1), 1)

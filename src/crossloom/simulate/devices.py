@@ -225,15 +225,16 @@ def conductances(
     Written, then stuck cells set to exactly G_0 or G_top (they take no writes and do not drift), then drift, then
     temperature.
     """
-    target = levels.values[cells] + levels.floor
-    conductance = program(target, device.variation, levels, key.generator("variation"), verify)
-    conductance *= drift_factor(device.drift, time, cells.shape, key.generator("drift"))
-    fault = faults(cells.shape, device.stuck_hrs, device.stuck_lrs, key.generator("faults"))
-    if fault.any():
-        conductance = np.where(fault == STUCK_HRS, levels.floor, conductance)
-        conductance = np.where(fault == STUCK_LRS, levels.floor + levels.top, conductance)
-        target = np.where(fault == STUCK_HRS, levels.floor, target)
-        target = np.where(fault == STUCK_LRS, levels.floor + levels.top, target)
+    conductance = target = levels.values[cells] + levels.floor
+    if device.variation.model != "none":
+        conductance = program(target, device.variation, levels, key.generator("variation"), verify)
+    if time != device.drift.reference_time and (device.drift.exponent or device.drift.exponent_sigma):
+        conductance = conductance * drift_factor(device.drift, time, cells.shape, key.generator("drift"))
+    if device.stuck_hrs or device.stuck_lrs:
+        fault = faults(cells.shape, device.stuck_hrs, device.stuck_lrs, key.generator("faults"))
+        for code, stuck in ((STUCK_HRS, levels.floor), (STUCK_LRS, levels.floor + levels.top)):
+            conductance = np.where(fault == code, stuck, conductance)
+            target = np.where(fault == code, stuck, target)
     if temperature != device.reference_temperature and (device.tcr_on or device.tcr_off):
         conductance = conductance * temperature_factor(device, (target - levels.floor) / levels.top, temperature)
-    return conductance
+    return np.asarray(conductance)
