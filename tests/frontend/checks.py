@@ -6,7 +6,7 @@ from torch import Tensor, fx
 from crossloom.frontend import fake_quantised_codes
 from crossloom.simulate import Executor
 from crossloom.simulate.digital import apply_output, evaluate, stored
-from crossloom.weave import Input, Node, Program, Woven
+from crossloom.weave import AveragePool, Input, Node, Program, Woven
 
 
 def node_alone(program: Program, node: Node, x: Tensor, codes: dict[str, Tensor]) -> Tensor:
@@ -41,6 +41,8 @@ def assert_equal_within_one_step(module: fx.GraphModule, program: Program, x: Te
         difference = (node_alone(program, node, x, expected) - expected[node.name]).abs()
         assert difference.max() <= 1, f"{node.name} ({type(node).__name__}) differs by {difference.max()} steps"
         allowed = 0.02 if node.format.bits <= 8 else 0.3
+        if isinstance(node, AveragePool):
+            allowed = 0.1  # means of few codes often lie half-way, where a 16-bit factor may fall to either side
         assert difference.double().mean() <= allowed, node.name
     form = program.output.format
     answer = (expected[program.output.name] - form.zero_point) * form.scale

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from crossloom.errors import InputError
 from crossloom.frontend import operators as ops
 from crossloom.frontend.capture import Captured, capture
-from crossloom.nn import Conv2d, Linear, Quantiser, QuantiserConfig, woven_layers
+from crossloom.nn import Conv2d, Linear, Quantiser, QuantiserConfig, held_weights, woven_layers
 
 LOGIT_BITS = 16
 """Width of the network's answer where it does not come straight from a matrix layer."""
@@ -464,10 +464,11 @@ def calibrate(module: nn.Module, batches: Iterable[Any], limit: int | None = Non
     found = quantisers(module)
     for quantiser in found.values():
         quantiser.observing = True
-    for count, batch in enumerate(batches):
-        if limit is not None and count >= limit:
-            break
-        module(batch[0] if isinstance(batch, (tuple, list)) else batch)
+    with held_weights(module):
+        for count, batch in enumerate(batches):
+            if limit is not None and count >= limit:
+                break
+            module(batch[0] if isinstance(batch, (tuple, list)) else batch)
     for quantiser in found.values():
         quantiser.calibrate()
     module.train(was_training)

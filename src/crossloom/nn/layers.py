@@ -8,6 +8,8 @@ runs as Cᵀ(P x). Co-design methods hang on three hooks and nothing else: `shap
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import torch
@@ -126,7 +128,7 @@ class WovenMixin(nn.Module):
         divided by the folded scale again and normalised with the batch's own statistics (Krishnamoorthi,
         arXiv 1806.08342, section 3.2.2): one convolution, and evaluation equals the folded integer layer.
         """
-        weight, bias = self.effective()
+        weight, bias = self.__dict__.get("held") or self.effective()
         if self.norm is None or not self.norm.training:
             return self._apply_layer(x, weight, bias)
         scale = self.norm_scale()
@@ -183,6 +185,19 @@ class Linear(WovenMixin, nn.Linear):
 
     def _apply_layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
+
+
+@contextmanager
+def held_weights(module: nn.Module) -> Iterator[None]:
+    """Inside the block every woven layer computes its effective weight once: for many passes with fixed weights."""
+    layers = woven_layers(module).values()
+    try:
+        for layer in layers:
+            layer.__dict__["held"] = layer.effective()
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("held", None)
 
 
 class MatrixWeave(nn.Module):
