@@ -265,12 +265,12 @@ def read_task(
     strips = len(strip_start) - 1
     number, strip = divmod(task, strips)
     first, stop = number * tile, min((number + 1) * tile, words.shape[1])
-    bits, noisy, exact, longest = sizes[0], sizes[3], sizes[4], sizes[5]
+    bits, noisy, squared, longest = sizes[0], sizes[3], sizes[4], sizes[5]
     planes = words.shape[0] * BITS
-    raw = np.empty(longest * TABLE * (1 + exact) + 2 * planes * VECTOR + 64, np.uint8)
+    raw = np.empty(longest * TABLE * (1 + squared) + 2 * planes * VECTOR + 64, np.uint8)
     table = (raw.ctypes.data + 63) & ~63
     square_table = table + longest * TABLE
-    sums = square_table + exact * longest * TABLE
+    sums = square_table + squared * longest * TABLE
     square_sums = sums + planes * VECTOR
     first_pool, second_pool = pools[0].ctypes.data, pools[1].ctypes.data
     word_base, word_row, word_plane = words.ctypes.data, 8 * words.shape[2], 8 * words.shape[2] * words.shape[1]
@@ -279,6 +279,7 @@ def read_task(
     right, highest, width = spread_short(sizes[1]), spread_short(sizes[2]), spread_short(sizes[7])
     for part in range(strip_start[strip], strip_start[strip + 1]):
         base, row, group, groups = parts[part, 0], parts[part, 1], parts[part, 2], parts[part, 3]
+        exact = parts[part, 5]
         lane = lanes.ctypes.data + 4 * VECTOR * part
         flip = load_ints(lane + 2 * VECTOR)
         converter = (load_shorts(lane), load_shorts(lane + VECTOR), right, highest, width)
@@ -336,7 +337,8 @@ def read(
         cells: int16 (rows, 32), the parts' rows one part after the other, each row group padded to 4 rows.
         squares: the same for variances, or empty.
         strip_start: int64 (strips + 1,), first part of each strip.
-        parts: int64 (parts, 5): first lookup, first row in `cells`, first row group, row groups, first noise place.
+        parts: int64 (parts, 6): first lookup, first row in `cells`, first row group, row groups, first noise place, and
+            whether `squares` are in use.
         group_size: int64 (row groups,), lookups.
         lanes: int16 (parts, 4, 32): multiplier, constant, and int32 −1 for flipped columns.
         noise_lanes: int16 (places, 2, 32): factors of a and of the active rows (`GroupNoise.factors`).
@@ -344,7 +346,7 @@ def read(
         place_keys: uint64 (places, digits).
         segments: int64 (segments, 4): digits from, to, whose codes add up in 16 bits; left shift then, and sign.
         pieces: int64 (digits, 2): first bit and bits of each digit.
-        sizes: int64 (8,): input bits, k, 2^b − 1, noisy, squares in use, most lookups of an array, `Plan.noise_factor`,
+        sizes: int64 (8,): input bits, k, 2^b − 1, noisy, squares in use at all, most lookups of an array, `Plan.noise_factor`,
             width of a digit.
         pools: `analog_noise.pools`.
         tile: positions of one task.

@@ -112,7 +112,8 @@ class Strips:
                 mine = order[COLUMNS * chunk : COLUMNS * (chunk + 1)]
                 for block in blocks:
                     first = rows.group_of[band[id(block)]]
-                    parts.append((rows.band_start[band[id(block)]], at, first, len(block.groups), len(keys)))
+                    exact = any(n.squares is not None for n in block.noise)
+                    parts.append((rows.band_start[band[id(block)]], at, first, len(block.groups), len(keys), exact))
                     lanes.append(_lanes(block, mine))
                     for g, group in enumerate(block.groups):
                         size = group.stop - group.start
@@ -129,7 +130,7 @@ class Strips:
                 strip_start.append(len(parts))
         self.strip_start = np.array(strip_start, np.int64)
         self.strips = len(strip_start) - 1
-        self.parts = np.array(parts, np.int64).reshape(-1, 5)
+        self.parts = np.array(parts, np.int64).reshape(-1, 6)
         self.lanes = np.array(lanes, np.int16).reshape(-1, 4, COLUMNS)
         self.noise_lanes = np.array(noise_lanes, np.int16).reshape(-1, 2, COLUMNS)
         self.noise_values = np.array(noise_values, np.int64).reshape(-1, 3)
