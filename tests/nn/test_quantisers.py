@@ -45,7 +45,7 @@ def test_weights_are_their_codes_times_the_step(
     elif symmetric:
         assert int(q.codes.abs().max()) <= (1 << (bits - 1)) - 1
     else:
-        assert 0 <= int(q.codes.min())
+        assert int(q.codes.min()) >= 0
         assert int(q.codes.max()) < 1 << bits
     if two != "off":
         assert torch.equal(torch.log2(q.scale), torch.log2(q.scale).round())
