@@ -346,8 +346,8 @@ def read(
         place_keys: uint64 (places, digits).
         segments: int64 (segments, 4): digits from, to, whose codes add up in 16 bits; left shift then, and sign.
         pieces: int64 (digits, 2): first bit and bits of each digit.
-        sizes: int64 (8,): input bits, k, 2^b − 1, noisy, squares in use at all, most lookups of an array, `Plan.noise_factor`,
-            width of a digit.
+        sizes: int64 (8,): input bits, k, 2^b − 1, noisy, squares in use at all, most lookups of an array,
+            `Plan.noise_factor`, width of a digit.
         pools: `analog_noise.pools`.
         tile: positions of one task.
         out: int32 (strips, P, 32), written.
