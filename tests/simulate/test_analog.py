@@ -106,7 +106,7 @@ def on_grid(mapping: LayerMapping, chip: AnalogChip, x: np.ndarray) -> tuple[np.
                     bow += errors.inl[1, c] * 12 * math.sqrt(3) * u * (u - 0.5) * (u - 1)
                     v = errors.gain[c] * v + errors.offset[c] + bow + 0.5
                     code = np.clip(np.floor(v), 0, adc.top).astype(np.int64)
-                    near = np.abs(v - np.rint(v)) <= made.error + 1e-9
+                    near = np.abs(v - np.rint(v)) <= made.grid.error + 1e-9
                     sign = -1 if real.flipped[c] else 1
                     total[:, n] += sign * gain * digit.weight * code
                     slack[:, n] += abs(gain * digit.weight) * near
@@ -130,10 +130,10 @@ def test_imperfect_chips_equal_float64_loops_within_the_stated_error(
     assert np.all(np.abs(out - expected) <= slack)
     adc = array_adc(mapping.array)
     made = plan(mapping, adc, real)
-    assert made.error < 0.1
+    assert made.grid.error < 0.1
     for i, block in enumerate(made.blocks):
-        rounding = block.cells / made.scale - program_block(mapping, i, 0, real).weights
-        assert np.abs(rounding).max(initial=0) <= 0.5 / made.scale + 1e-12
+        rounding = block.cells / made.grid.scale - program_block(mapping, i, 0, real).weights
+        assert np.abs(rounding).max(initial=0) <= (0.5 + 0.5 * made.grid.balanced) / made.grid.scale + 1e-12
 
 
 @settings(max_examples=15, deadline=None)
@@ -170,7 +170,7 @@ def test_crimp_formula_cell_for_cell(epsilon: float, stuck: bool) -> None:
         y = x.astype(np.int64) @ core[0]
         for d, block in enumerate(mapping.blocks):
             cells, g = mapping.cells(block).levels, program_block(mapping, d, 0, real).conductance
-            g = made.blocks[d].cells / made.scale if grid else g
+            g = made.blocks[d].cells / made.grid.scale if grid else g
             for v in range(len(x)):
                 for n in range(core.shape[2]):
                     for s in range(4):
@@ -182,8 +182,8 @@ def test_crimp_formula_cell_for_cell(epsilon: float, stuck: bool) -> None:
         return y
 
     assert np.array_equal(run(mapping, real, x, "analog-reference"), crimp(grid=False))
-    assert made.error < 0.1
-    if not made.narrow:
+    assert made.grid.error < 0.1
+    if not made.grid.narrow:
         assert np.array_equal(run(mapping, real, x, "analog"), crimp(grid=True))
     else:
         assert np.array_equal(run(mapping, real, x, "analog"), run(mapping, real, x, "analog-tensor"))
@@ -200,7 +200,7 @@ def column_reads(real: AnalogChip, mapping: LayerMapping, x: np.ndarray, count: 
     tensors = TensorPlan(made, mapping, torch.device("cpu"))
     keys = torch.from_numpy(vector_keys(0, count, 1, 0).view(np.int64))
     piece = torch.from_numpy(x.astype(np.int64))[None].expand(count, -1)
-    return tensors.reads(0, 0, 0, piece, keys).numpy() / made.scale
+    return tensors.reads(0, 0, 0, piece, keys).numpy() / made.grid.scale
 
 
 READS = 20_000
@@ -226,7 +226,7 @@ def test_read_noise_has_the_mean_and_variance_of_its_law(law: Any, exact: bool, 
         "root": 0.05**2 * p,
         "table": np.interp(p, (10.0, 40.0), (0.1, 0.7)) ** 2,
     }[law] + 0.05**2
-    scale = plan(mapping, array_adc(mapping.array), real).scale
+    scale = plan(mapping, array_adc(mapping.array), real).grid.scale
     score = (reads.mean(0) - p) / np.sqrt(variance / READS)
     bias = 64 / scale / np.sqrt(variance / READS)
     assert np.all(np.abs(score) < 4 + bias) and abs(score.mean()) < 3 / 8 + bias.max()

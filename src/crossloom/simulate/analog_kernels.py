@@ -46,6 +46,7 @@ from crossloom.simulate.analog_lanes import (
     store_shorts,
     sub_ints,
     sub_reals,
+    sub_shorts,
     to_reals,
     to_shorts,
     widen,
@@ -226,10 +227,10 @@ def convert(segments, pieces, sums, squares, noise, counts, keys, name, first_po
         name: key of the input vector.
         first_pool: address of the first table of normals.
         second_pool: of the second.
-        converter: multiplier, constant, k, 2^b − 1 and the digits' width.
+        converter: multiplier, constant, k, 2^b − 1, the digits' width, B and B/2.
     """
-    multiplier, constant, right, highest, width = converter
-    zero = spread_short(0)
+    multiplier, constant, right, highest, width, bias, middle = converter
+    zero, one = spread_short(0), spread_short(1)
     summed = spread_int(0)
     for s in range(len(segments)):
         code_sum = zero
@@ -238,12 +239,14 @@ def convert(segments, pieces, sums, squares, noise, counts, keys, name, first_po
             a = load_shorts(sums + VECTOR * plane)
             for b in range(1, pieces[d, 1]):
                 a = add_shorts(a, shift_left(load_shorts(sums + VECTOR * (plane + b)), spread_short(b)))
+            a = sub_shorts(a, bias)
             if noise is not None:
                 offset, quadratic, linear, slope, factor, up, exact = noise
-                v = add_shorts(offset, rounded_product(linear, a))
+                half = add_shorts(shift_right(a, one), middle)
+                v = add_shorts(offset, rounded_product(linear, half))
                 v = add_shorts(v, rounded_product(slope, spread_short(load_count(counts + 2 * plane) << up)))
                 if quadratic:
-                    v = add_shorts(v, rounded_product(rounded_product(a, a), spread_short(quadratic)))
+                    v = add_shorts(v, rounded_product(rounded_product(half, half), spread_short(quadratic)))
                 if exact:
                     v = add_shorts(v, load_shorts(squares + VECTOR * plane))
                 sigma = amplitude(min_shorts(max_shorts(v, zero), spread_short(LOUDEST)))
@@ -277,12 +280,13 @@ def read_task(
     noise_base, out_base = noise_lanes.ctypes.data, out.ctypes.data + 4 * COLUMNS * strip * out.shape[1]
     count_base, count_row, key_base = active.ctypes.data, active.shape[1], place_keys.ctypes.data
     right, highest, width = spread_short(sizes[1]), spread_short(sizes[2]), spread_short(sizes[7])
+    bias, middle = spread_short(sizes[8]), spread_short(sizes[8] >> 1)
     for part in range(strip_start[strip], strip_start[strip + 1]):
         base, row, group, groups = parts[part, 0], parts[part, 1], parts[part, 2], parts[part, 3]
         exact = parts[part, 5]
         lane = lanes.ctypes.data + 4 * VECTOR * part
         flip = load_ints(lane + 2 * VECTOR)
-        converter = (load_shorts(lane), load_shorts(lane + VECTOR), right, highest, width)
+        converter = (load_shorts(lane), load_shorts(lane + VECTOR), right, highest, width, bias, middle)
         total = 0
         for g in range(group, group + groups):
             total += group_size[g]
@@ -346,7 +350,7 @@ def read(
         place_keys: uint64 (places, digits).
         segments: int64 (segments, 4): digits from, to, whose codes add up in 16 bits; left shift then, and sign.
         pieces: int64 (digits, 2): first bit and bits of each digit.
-        sizes: int64 (8,): input bits, k, 2^b − 1, noisy, squares in use at all, most lookups of an array,
+        sizes: int64 (9,): input bits, k, 2^b − 1, noisy, squares in use at all, most lookups of an array,
             `Plan.noise_factor`, width of a digit.
         pools: `analog_noise.pools`.
         tile: positions of one task.

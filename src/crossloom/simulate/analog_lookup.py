@@ -9,8 +9,9 @@ import torch
 
 from crossloom.mapping import LayerMapping
 from crossloom.simulate import analog_kernels as kernels
+from crossloom.simulate.analog_grid import NARROW
 from crossloom.simulate.analog_noise import active_shift, lane_of, pools, vector_keys
-from crossloom.simulate.analog_plan import NARROW, Plan, PlannedBlock
+from crossloom.simulate.analog_plan import Plan, PlannedBlock
 from crossloom.simulate.engine import Settings
 from crossloom.simulate.integer import RowSource, columns_first
 from crossloom.weave import InputTransform
@@ -24,7 +25,7 @@ TILE_BYTES = 512 << 10
 
 def fits(mapping: LayerMapping, made: Plan) -> bool:
     """True if the lookup kernels can run a plan: a narrow grid, sums within 32 bits, a variance that they know."""
-    if not made.narrow:
+    if not made.grid.narrow:
         return False
     noise = [n for b in made.blocks for n in b.noise]
     if any(n.table is not None for n in noise) or (
@@ -218,8 +219,9 @@ class LookupKernel:
         count = words.shape[1]
         sums = np.empty((s.strips, count, COLUMNS), np.int32)
         longest = int(np.diff(self.rows.band_start).max(initial=1))
+        grid, factor = made.grid, made.noise_factor
         sizes = np.array(
-            [self.bits, made.shift, made.adc.top, s.noisy, s.exact, longest, made.noise_factor, self.width], np.int64
+            [self.bits, grid.shift, made.adc.top, s.noisy, s.exact, longest, factor, self.width, grid.bias], np.int64
         )
         tile = int(np.clip(TILE_BYTES // (8 * self.shape[0] * max(self.shape[1], 1)), 64, 512))
         kernels.read(

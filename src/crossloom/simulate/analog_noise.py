@@ -124,16 +124,16 @@ class GroupNoise:
     table: Float[np.ndarray, "2 points"] | None = None
 
     def factors(self, columns: int, rows: int) -> tuple[int, int, Int16[np.ndarray, "2 columns"]]:
-        """The constant, the factor of a²/2^15, and the factors of a and of n·2^`active_shift`(rows), over 2^15."""
+        """The constant and, over 2^15, the factors of h²/2^15, of h and of n·2^`active_shift`(rows), h = ⌊a/2⌋."""
         scale = (1 << 15) / (1 << active_shift(rows))
         pair = np.zeros((2, columns))
         if self.linear is not None:
-            pair[0] = self.linear * (1 << 15)
+            pair[0] = self.linear * (1 << 16)
         if self.active is not None:
             pair[1] = self.active * scale
         return (
             round(self.constant),
-            min(round(self.quadratic * (1 << 30)), 32767),
+            min(round(self.quadratic * (1 << 32)), 32767),
             pair.clip(-32767, 32767).round().astype(np.int16),
         )
 
@@ -154,9 +154,10 @@ def narrow_variances(
     """v of reads a (V, columns) with `active` (V,) of `rows` rows on and Σ x²·squares where the law needs it, int64."""
     constant, quadratic, pair = noise.factors(a.shape[1], rows)
     linear, slope = (torch.from_numpy(f.astype(np.int64)).to(a.device) for f in pair)
-    v = constant + rounded_product((active << active_shift(rows))[:, None], slope) + rounded_product(a, linear)
+    half = a >> 1
+    v = constant + rounded_product((active << active_shift(rows))[:, None], slope) + rounded_product(half, linear)
     if quadratic:
-        v = v + rounded_product(rounded_product(a, a), quadratic)
+        v = v + rounded_product(rounded_product(half, half), quadratic)
     if squares is not None:
         v = v + squares
     if noise.table is not None:
@@ -173,9 +174,10 @@ def amplitudes(v: torch.Tensor) -> torch.Tensor:
     return (w * (3.0 - w * y)).to(torch.int64)
 
 
-def noisy_narrow(a: torch.Tensor, v: torch.Tensor, gaussians: torch.Tensor, factor: int) -> torch.Tensor:
-    """Reads on the narrow grid with noise: a + gaussians·amplitude/2^16·factor/2^15, in 16 bits."""
-    return (a + rounded_product((gaussians * amplitudes(v)) >> 16, factor)).clamp(-32768, 32767)
+def noisy_narrow(a: torch.Tensor, v: torch.Tensor, gaussians: torch.Tensor, factor: int, bias: int) -> torch.Tensor:
+    """Reads on the narrow grid with noise: a + gaussians·amplitude/2^16·factor/2^15, a − bias staying in 16 bits."""
+    noise = rounded_product((gaussians * amplitudes(v)) >> 16, factor)
+    return (a - bias + noise).clamp(-32768, 32767) + bias
 
 
 def noisy_wide(

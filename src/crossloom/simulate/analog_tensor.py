@@ -68,20 +68,21 @@ class TensorPlan:
         lanes = torch.from_numpy(lane_of(a.shape[1], self.mapping.code.columns)).to(self.device)
         z = normals(places, keys, a.shape[1], self.tables)[:, lanes]
         squares = None if read.squares is None else (driven * driven).to(read.squares.dtype) @ read.squares
-        if squares is not None and self.plan.narrow:
+        if squares is not None and self.plan.grid.narrow:
             squares = squares.to(torch.int64)
         noise, made = planned.noise[group], self.plan
-        if not made.narrow:
+        if not made.grid.narrow:
             return noisy_wide(a, noise, piece.sum(1), squares, z)
         v = narrow_variances(a, noise, piece.sum(1), squares, piece.shape[1])
-        return noisy_narrow(a, v, z, made.noise_factor)
+        return noisy_narrow(a, v, z, made.noise_factor, made.grid.bias)
 
     def codes(self, block: int, a: torch.Tensor) -> torch.Tensor:
         """The converter's decisions on reads, int64."""
         made, planned = self.plan, self.plan.blocks[block]
-        if made.narrow:
+        if made.grid.narrow:
             m, c = (torch.from_numpy(v).to(self.device) for v in (planned.multiplier, planned.constant))
-            return ((((a * m) >> 16) + c) >> made.shift).clamp(0, made.adc.top)
+            reached = ((((a - made.grid.bias) * m) >> 16) + c).clamp(-32768, 32767)
+            return (reached >> made.grid.shift).clamp(0, made.adc.top)
         errors = planned.converters
         if errors.ideal:
             return made.exact.code(a)  # type: ignore[no-any-return]
