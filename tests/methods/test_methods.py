@@ -1,6 +1,5 @@
 """Methods are found by name, and block pruning saves exactly the arrays that it says."""
 
-
 import pytest
 import torch
 from torch import nn

@@ -121,7 +121,11 @@ def test_every_read_obeys_kirchhoff(case: str, sides: tuple[str, str], tmp_path:
     engine = ParasiticEngine(wires, TransferCache(tmp_path))
     found = run(engine, mapping, chip, x)
     low, high = bounds(
-        mapping, chip, wires, x, plan(mapping, array_adc(mapping.array), replace(chip, readout=engine.readout)).grid.error
+        mapping,
+        chip,
+        wires,
+        x,
+        plan(mapping, array_adc(mapping.array), replace(chip, readout=engine.readout)).grid.error,
     )
     assert ((low <= found) & (found <= high)).all()
     perfect = run(AnalogEngine(), mapping, chip, x)

@@ -38,9 +38,7 @@ class Format:
         if not (self.scale > 0 and math.isfinite(self.scale)):
             raise ValueError(f"format.scale: {self.scale}; expected a positive finite number")
         if not self.low <= self.zero_point <= self.high:
-            raise ValueError(
-                f"format.zero_point: {self.zero_point}; expected a code from {self.low} to {self.high}"
-            )
+            raise ValueError(f"format.zero_point: {self.zero_point}; expected a code from {self.low} to {self.high}")
 
     @property
     def low(self) -> int:

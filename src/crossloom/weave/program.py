@@ -258,6 +258,7 @@ class Program:
 
     def replace_layers(self, layers: dict[str, WovenLayer]) -> Program:
         """The program with some woven layers exchanged, by layer name (rename, reorder)."""
+
         def swap(node: Node) -> Node:
             if isinstance(node, Woven) and node.layer.name in layers:
                 return replace(node, layer=layers[node.layer.name])
