@@ -6,7 +6,6 @@ leaves out reads in which no row has anything to drive.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
 
@@ -16,12 +15,8 @@ from jaxtyping import Float, Integer
 
 from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping, Mapping
-from crossloom.simulate import Executor
-from crossloom.simulate.unfold import Fold
-from crossloom.weave import Node, Woven, pieces
-
-IMAGES_PER_SHARE = 8
-"""`measure` draws its vectors from images with so many times as many positions, to bound memory."""
+from crossloom.simulate import input_vectors
+from crossloom.weave import pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,30 +107,10 @@ def measure(mapping: Mapping, images: torch.Tensor, vectors: int = 2048, seed: i
     Args:
         mapping: a placed program.
         images: real inputs (B, …).
-        vectors: at most so many input vectors of each layer are kept, drawn without replacement from every part of
-            the batch in equal shares.
-        seed: of the draw.
+        vectors: at most so many input vectors of each layer are looked at (`crossloom.simulate.input_vectors`).
+        seed: of their draw.
 
     Raises:
         InputError: no images, or images of another shape than the program's input.
     """
-    if not len(images):
-        raise InputError("images", 0, "at least one image")
-    generator = np.random.default_rng(seed)
-    consumers: dict[str, list[Woven]] = {}
-    for node in mapping.program.woven():
-        consumers.setdefault(node.inputs[0], []).append(node)
-    executor = Executor(mapping, "integer")
-    share = math.ceil(vectors / math.ceil(len(images) / executor.images_at_once))
-    seen: dict[str, list[np.ndarray]] = {name: [] for name in mapping.layers}
-
-    def observe(node: Node, codes: torch.Tensor) -> None:
-        for consumer in consumers.get(node.name, ()):
-            batch = min(len(codes), math.ceil(IMAGES_PER_SHARE * share / mapping.program.positions(consumer)))
-            kept = codes[torch.from_numpy(generator.permutation(len(codes))[:batch])].to(torch.int64)
-            unfolded = Fold.of(consumer.layer, tuple(kept.shape)).vectors(kept).cpu().numpy()
-            unfolded = unfolded.reshape(-1, consumer.layer.inputs)
-            seen[consumer.layer.name].append(generator.permutation(unfolded)[:share])
-
-    executor.observe(images, observe)
-    return activity_of(mapping, {name: np.concatenate(parts) for name, parts in seen.items()})
+    return activity_of(mapping, input_vectors(mapping, images, vectors, seed))
