@@ -67,7 +67,7 @@ def test_methods_are_found_by_name_and_by_entry_point(monkeypatch: pytest.Monkey
             return Mine
 
     monkeypatch.setattr("crossloom.methods.protocol.entry_points", lambda group: [Point] if "methods" in group else [])
-    assert set(methods()) == {"block-pruning", "mine"}
+    assert {"block-pruning", "mine"} <= set(methods())
     mine = method("mine")
     assert isinstance(mine, Mine)
     assert (mine.callbacks(), mine.extra_loss(), mine.finish(network())) == ((), None, {})

@@ -37,6 +37,10 @@ class Method:
         """A term of the loss: (network, images, logits, labels) → scalar, or None."""
         return None
 
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What takes the place of cross-entropy: (logits, labels) → scalar, or None."""
+        return None
+
     def finish(self, network: nn.Module) -> dict[str, Any]:
         """Make the edits final after training; returns plain figures for the record."""
         return {}
@@ -45,8 +49,9 @@ class Method:
 def methods() -> dict[str, type[Method]]:
     """All methods by name: our own, and those of installed packages (entry-point group `crossloom.methods`)."""
     from crossloom.methods.block_pruning import BlockPruning
+    from crossloom.methods.integer_training import IntegerTraining
 
-    own: dict[str, type[Method]] = {cls.name: cls for cls in (BlockPruning,)}
+    own: dict[str, type[Method]] = {cls.name: cls for cls in (BlockPruning, IntegerTraining)}
     others = {point.name: point for point in entry_points(group=GROUP) if point.name not in own}
     return {**own, **{name: point.load() for name, point in others.items()}}
 

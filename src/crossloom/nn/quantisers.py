@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
 from crossloom.weave import Format
 
-RangeMethod = Literal["minmax", "percentile", "mse", "learnt"]
+RangeMethod = Literal["minmax", "percentile", "mse", "learnt", "fixed"]
 PowerOfTwo = Literal["off", "nearest", "up"]
 SAMPLES = 1 << 16
 """Values kept of each calibration batch for percentiles and errors."""
@@ -32,8 +32,12 @@ class QuantiserConfig(BaseModel):
     """Width of a code. 1-bit weights are ±1, 2-bit weights with `ternary` are −1, 0, 1."""
 
     range: RangeMethod = "minmax"
-    """How the step is found: the extremes; a `percentile` of |x|; least squared error (`mse`); or a trained
-    parameter (`learnt`, Esser et al., Learned Step Size Quantization, ICLR 2020), started from the least error."""
+    """How the step is found: the extremes; a `percentile` of |x|; least squared error (`mse`); a trained parameter
+    (`learnt`, Esser et al., Learned Step Size Quantization, ICLR 2020), started from the least error; or given
+    (`fixed`)."""
+
+    fixed_step: float | None = Field(None, gt=0)
+    """The step, for `fixed` and for nothing else."""
 
     percentile: float = Field(99.99, gt=50, le=100)
     """Per cent of values inside the range, for `percentile`."""
@@ -49,6 +53,12 @@ class QuantiserConfig(BaseModel):
 
     ternary: bool = False
     """Two-bit weights restricted to −1, 0, 1 (Li et al., Ternary Weight Networks, 2016)."""
+
+    @model_validator(mode="after")
+    def _fixed(self) -> QuantiserConfig:
+        if (self.range == "fixed") != (self.fixed_step is not None):
+            raise ValueError("range 'fixed' goes with a fixed_step, and a fixed_step with range 'fixed'")
+        return self
 
 
 class _Round(torch.autograd.Function):
@@ -132,20 +142,27 @@ class Quantiser(nn.Module):
 
     def __init__(self, config: QuantiserConfig, signed: bool | None = None) -> None:
         super().__init__()
+        self.configure(config, signed)
+
+    def configure(self, config: QuantiserConfig, signed: bool | None = None, device: Any = None) -> None:
+        """Begin anew, observing, with another configuration: for methods that decide about a network's quantisers."""
         self.config = config
         self.signed = signed
         self.observing = True
         self._samples: list[Tensor] = []
-        scale = torch.ones(())
+        for name in ("scale", "zero_point", "lowest", "highest", "ready", "unsigned"):
+            self._parameters.pop(name, None)
+            self._buffers.pop(name, None)
+        scale = torch.ones((), device=device)
         if config.range == "learnt":
             self.scale = nn.Parameter(scale)
         else:
             self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("lowest", torch.full((), math.inf))
-        self.register_buffer("highest", torch.full((), -math.inf))
-        self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("unsigned", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64, device=device))
+        self.register_buffer("lowest", torch.full((), math.inf, device=device))
+        self.register_buffer("highest", torch.full((), -math.inf, device=device))
+        self.register_buffer("ready", torch.zeros((), dtype=torch.bool, device=device))
+        self.register_buffer("unsigned", torch.zeros((), dtype=torch.bool, device=device))
 
     @property
     def format(self) -> Format:
@@ -183,7 +200,9 @@ class Quantiser(nn.Module):
             raise InputError("calibration", "no data", "at least one batch to have been observed")
         low, high, bits = float(self.lowest), float(self.highest), self.config.bits
         unsigned = low >= 0 if self.signed is None else not self.signed
-        if not unsigned and not self.config.symmetric and self.config.power_of_two == "off":
+        if self.config.fixed_step is not None:
+            scale = self.config.fixed_step
+        elif not unsigned and not self.config.symmetric and self.config.power_of_two == "off":
             low, high = min(low, 0.0), max(high, 0.0)
             scale = max(high - low, 1e-12) / ((1 << bits) - 1)
             self.zero_point = torch.tensor(min(max(round(-low / scale), 0), (1 << bits) - 1), device=self.lowest.device)
@@ -297,6 +316,8 @@ class WeightQuantiser(nn.Module):
     def step(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """(step, zero point) for the weights w; the step broadcasts against w."""
         zero = torch.zeros((), dtype=w.dtype, device=w.device)
+        if self.config.fixed_step is not None:
+            return torch.full((), self.config.fixed_step, dtype=w.dtype, device=w.device), zero
         if self.bits == 1 or self.config.ternary:
             mean = self._reduce(w, "mean")
             if self.config.ternary:
