@@ -15,7 +15,7 @@ from crossloom.mapping import map_program
 @pytest.mark.parametrize(
     ("name", "shape", "classes", "layers", "classifier"),
     [
-        ("lenet5-caffe", (1, 28, 28), 10, 124, 1),
+        ("lenet5-caffe", (1, 28, 28), 10, 121, 4),
         ("resnet56", (3, 8, 8), 10, 266, 1),
         ("vgg16", (3, 32, 32), 10, 3596, 4),
         ("resnet18", (3, 32, 32), 1000, 2736, 128),
