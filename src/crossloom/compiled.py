@@ -13,7 +13,6 @@ import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -195,6 +194,7 @@ class CompiledChip:
     def accuracy(
         self, batches: Batches, rung: Rung = "crossbar", limit: int | None = None, device: str = "cpu", *,
         chips: int = 1, seed: int = 0, conditions: Conditions | None = None,
+        tick: Callable[[int], None] = lambda done: None,
     ) -> Accuracy:  # fmt: skip
         """Top-1 accuracy over (input, target) batches.
 
@@ -207,23 +207,29 @@ class CompiledChip:
             chips: how many chips are drawn, on the rungs where chips differ.
             seed: of their draw.
             conditions: of those rungs (`crossloom.simulate.Conditions`).
+            tick: called after every batch with the images done so far, each counted once a chip.
 
         Raises:
             InputError: no images, or fewer than one chip.
         """
+        from crossloom.simulate.analog_chips import chip_accuracy, first_images
+
         if chips < 1:
             raise InputError("chips", chips, "at least 1 chip")
-        given = _limited(batches, limit)
-        images = sum(len(target) for _, target in given)
+        if rung in CHIP_RUNGS:
+            made = chip_accuracy(
+                self.mapping, batches, chips, seed, conditions, rung=rung, limit=limit, device=device,
+                calibration=self.converters, tick=tick,
+            )  # fmt: skip
+            return Accuracy(rung, made.mean, made.images, made.values)
+        right = images = 0
+        for x, target in first_images(batches, limit):
+            right += int((self.logits(x, rung, device).argmax(1).cpu() == target.cpu()).sum())
+            images += len(x)
+            tick(images)
         if images == 0:
             raise InputError("batches", "no images", "at least one image")
-        values = []
-        for chip in range(chips if rung in CHIP_RUNGS else 1):
-            run: Callable[[Tensor], Tensor] = partial(self.logits, rung="float")
-            if rung != "float":
-                run = self.executor(rung, device, seed=seed, chip=chip, conditions=conditions).logits
-            values.append(sum(int((run(x).argmax(1).cpu() == y.cpu()).sum()) for x, y in given) / images)
-        return Accuracy(rung, statistics.fmean(values), images, tuple(values) if rung in CHIP_RUNGS else ())
+        return Accuracy(rung, right / images, images)
 
     def cost(self, activity: Any = None) -> CostReport:
         """Area, energy and latency; see `crossloom.cost.estimate`."""
@@ -262,18 +268,6 @@ class CompiledChip:
 
     def __repr__(self) -> str:
         return f"CompiledChip({self.program.name!r} on {self.hardware.name!r}: {self.crossbars} crossbars)"
-
-
-def _limited(batches: Batches, limit: int | None) -> list[tuple[Tensor, Tensor]]:
-    """The (input, target) batches of the first `limit` images."""
-    given, left = [], limit
-    for x, target in batches:
-        given.append((x[:left], target[:left]))
-        if left is not None:
-            left -= len(given[-1][1])
-            if left <= 0:
-                break
-    return given
 
 
 def _batches(calibration: Any, count: int) -> list[Tensor]:

@@ -68,3 +68,14 @@ def test_chips_do_not_differ_on_the_exact_rungs(call: Call, chip: Path) -> None:
     done = call("simulate", chip, "--data", "digits", "--chips", "2")
     assert done.code == 2
     assert "--chips" in done.err
+
+
+@pytest.mark.parametrize("rung", ["analog", "parasitic", "crossbar"])
+def test_a_rung_that_adds_nothing_says_so(call: Call, chip: Path, rung: str) -> None:
+    words = ["simulate", chip, "--data", "digits", "--rung", rung, "--limit", "5", "--hardware", "rram-binary"]
+    found = call(*words)
+    assert found.code == 0, found.err
+    assert ("ideal cells" in found.out) == (rung != "crossbar")
+    assert bool(call(*words, "--json").json["note"]) == (rung != "crossbar")
+    noisy = call(*words, "--set", "device.read_noise=0.02", "--json")
+    assert noisy.json["note"] == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +16,7 @@ from crossloom.errors import InputError
 if TYPE_CHECKING:
     from crossloom.codesign.targets import Target
     from crossloom.cost import CostReport
+    from crossloom.hardware import Chip
 
 
 def simulate(
@@ -47,11 +47,12 @@ def simulate(
     crossloom simulate chip.safetensors --data mnist --data-dir ~/data[/dim]
     """
     from crossloom.cli.screen import Screen
-    from crossloom.codesign import outputs
+    from crossloom.codesign.evaluation import BATCH
     from crossloom.codesign.machine import check
     from crossloom.codesign.machine import threads as with_threads
     from crossloom.codesign.targets import on_hardware, open_target
     from crossloom.compiled import CHIP_RUNGS, RUNGS
+    from crossloom.training import Loader
 
     if rung not in RUNGS + CHIP_RUNGS:
         raise InputError.choice("--rung", rung, RUNGS + CHIP_RUNGS)
@@ -73,33 +74,34 @@ def simulate(
         screen.begin(rung, f"{found.chip.program.name} on {images.name}")
         started = time.monotonic()
         on = "cuda" if device == "cuda" and rung != "float" else "cpu"
-        made = [
-            outputs(found.chip, rung, images, limit, device=on, seed=seed, index=index, tick=screen.tick)
-            for index in range(chips)
-        ]
+        total = chips * min(limit or len(images.test.labels), len(images.test.labels))
+        made = found.chip.accuracy(
+            Loader(images.test, images.normalisation, BATCH), rung, limit, on, chips=chips, seed=seed,
+            tick=lambda done: screen.tick(done, total),
+        )  # fmt: skip
         seconds = time.monotonic() - started
-    values = [one.accuracy for one in made]
     record = {
         "name": found.chip.program.name,
         "rung": rung,
-        "accuracy": statistics.fmean(values),
-        "accuracy_of_chips": values if rung in CHIP_RUNGS else None,
-        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "accuracy": made.value,
+        "accuracy_of_chips": list(made.chips) if rung in CHIP_RUNGS else None,
+        "spread": made.spread if chips > 1 else None,
         "chips": chips,
         "seed": seed,
-        "images": made[0].images,
+        "images": made.images,
         "seconds": seconds,
         "data": images.name,
         "data_fingerprint": images.fingerprint(),
         "hardware": found.chip.hardware.name,
         "crossbars": found.chip.crossbars,
+        "note": ideal_note(found.chip.hardware, rung),
         **identity(found),
     }
 
     def view() -> Any:
         from crossloom.cli import views
 
-        return views.simulation(record)
+        return _with_note(views.simulation(record), record["note"])
 
     return Output(record, view)
 
@@ -157,6 +159,20 @@ def cost(
         return Output(records[0], lambda: _with_note(reports[0].table(), found[0].note))
     both = compare(*reports)
     return Output({"first": records[0], "second": records[1], "ratios": both.ratios()}, both.table)
+
+
+def ideal_note(hardware: Chip, rung: str) -> str:
+    """What to say when a rung has nothing to add on a chip; empty otherwise."""
+    from crossloom.compiled import CHIP_RUNGS
+    from crossloom.simulate.analog_chips import adds_nothing
+
+    if rung not in CHIP_RUNGS or not adds_nothing(hardware, rung):
+        return ""
+    wires = " and wires" if rung == "parasitic" else ""
+    return (
+        f"{hardware.name} describes ideal cells, converters{wires}: the {rung} rung adds nothing to the crossbar rung "
+        "(try --set device.read_noise=0.02)"
+    )
 
 
 def record(name: str, target: Target, report: CostReport) -> dict[str, Any]:

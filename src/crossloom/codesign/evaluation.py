@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from crossloom.codesign.record import Agreement
-from crossloom.compiled import CHIP_RUNGS, CompiledChip, Rung
+from crossloom.compiled import RUNGS, CompiledChip, Rung
+from crossloom.errors import InputError
 from crossloom.training import DataSet, Loader, Split
 from crossloom.weave.store import atomic_path
 
@@ -89,11 +89,9 @@ def outputs(
     *,
     path: Path | None = None,
     device: str = "cpu",
-    seed: int = 0,
-    index: int = 0,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outputs:
-    """Run a rung on the first test images.
+    """Run a rung on which all chips compute the same on the first test images.
 
     Args:
         chip: the compiled chip; for the `float` rung with its float network.
@@ -102,14 +100,14 @@ def outputs(
         images: how many test images; None or more than there are: all.
         path: where to keep the outputs; what is already there for this chip is not computed again.
         device: where to compute.
-        seed: of the batch of chips, on the rungs where chips differ.
-        index: which chip of it.
         tick: called with (images done, images in all) after every batch.
 
     Raises:
-        InputError: the rung cannot run.
+        InputError: the rung cannot run, or chips differ on it (`CompiledChip.accuracy` runs those).
         KeyboardInterrupt: Ctrl-C; what was computed is kept at `path`.
     """
+    if rung not in RUNGS:
+        raise InputError.choice("rung", rung, RUNGS)
     total = min(images or data.test.labels.numel(), data.test.labels.numel())
     kept = Outputs.load(path, rung, chip.hash) if path else None
     if kept is not None and kept.images >= total:
@@ -123,12 +121,9 @@ def outputs(
     rest = Split(data.test.images[done:total], data.test.labels[done:total])
     saved = time.monotonic()
     tick(done, total)
-    run = partial(chip.logits, rung=rung, device=device)
-    if rung in CHIP_RUNGS:
-        run = partial(chip.executor(rung, device, seed=seed, chip=index).logits)
     try:
         for x, labels in Loader(rest, data.normalisation, BATCH):
-            logits = run(x).to("cpu", torch.float64)
+            logits = chip.logits(x, rung, device).to("cpu", torch.float64)
             parts.append((logits, labels.cpu()))
             done += len(labels)
             tick(done, total)

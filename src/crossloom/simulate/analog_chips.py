@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from scipy.stats import t as student
 
 from crossloom.errors import InputError
+from crossloom.hardware import Chip
 from crossloom.mapping import Mapping
 from crossloom.simulate.analog_chip import Conditions
 from crossloom.simulate.analog_lookup import LookupKernel, run_chips
@@ -19,8 +20,11 @@ from crossloom.simulate.calibration import Calibration
 from crossloom.simulate.digital import apply_output, evaluate, quantise, stored
 from crossloom.simulate.engine import Kernel
 from crossloom.simulate.executor import MEMORY_BUDGET, Executor
+from crossloom.simulate.parasitic import Wires
 from crossloom.weave import Input, Woven
 
+CHIP_RUNGS = ("analog", "parasitic")
+"""The rungs on which each chip has its own cells and converters, drawn from a seed."""
 WEIGHT_BUDGET = 1 << 30
 """Bytes of programmed cells that are held at once by default."""
 
@@ -36,7 +40,11 @@ class ChipSet:
         chips: indices of the chips within the batch of chips `seed`.
         seed: of the batch.
         conditions: of every chip.
+        rung: `analog` or `parasitic`.
         device, memory_budget, calibration: as for `Executor`; the budget is shared by the chips.
+
+    Raises:
+        InputError: no chips, or a rung on which all chips compute the same.
     """
 
     def __init__(
@@ -46,17 +54,20 @@ class ChipSet:
         seed: int = 0,
         conditions: Conditions | None = None,
         *,
+        rung: str = "analog",
         device: str | torch.device = "cpu",
         memory_budget: int = MEMORY_BUDGET,
         calibration: Calibration | None = None,
     ) -> None:
+        if rung not in CHIP_RUNGS:
+            raise InputError.choice("rung", rung, CHIP_RUNGS)
         self.indices = tuple(chips)
         if not self.indices:
             raise InputError("chips", self.indices, "at least one chip")
         share = max(memory_budget // len(self.indices), 1)
         self.executors = [
             Executor(
-                mapping, rung="analog", device=device, memory_budget=share, calibration=calibration, seed=seed,
+                mapping, rung=rung, device=device, memory_budget=share, calibration=calibration, seed=seed,
                 chip_index=k, conditions=conditions,
             )
             for k in self.indices
@@ -150,55 +161,77 @@ def chip_accuracy(
     seed: int = 0,
     conditions: Conditions | None = None,
     *,
+    rung: str = "analog",
     limit: int | None = None,
     first_chip: int = 0,
     device: str | torch.device = "cpu",
     memory_budget: int = MEMORY_BUDGET,
     weight_budget: int = WEIGHT_BUDGET,
     calibration: Calibration | None = None,
+    tick: Callable[[int], None] = lambda done: None,
 ) -> ChipAccuracy:
     """Top-1 accuracy of several chips over (input, target) batches.
 
     Args:
         mapping: the placed program.
-        batches: of (input, target); read once and kept if the chips do not all fit at once.
+        batches: of (input, target); gone through once for every group of chips that fits, an iterator only once.
         chips: how many.
         seed: of the batch of chips.
         conditions: of every chip.
+        rung: `analog` or `parasitic`.
         limit: stop after this many images.
         first_chip: chips `first_chip` … `first_chip + chips − 1` of the batch are made.
         device: as for `Executor`.
         memory_budget: as for `Executor`, all chips together.
         weight_budget: bytes of programmed cells to hold at once; chips are simulated in groups that fit.
         calibration: as for `Executor`.
+        tick: called after every batch with the images done so far, each counted once a chip.
 
     Raises:
-        InputError: no chips or no images.
+        InputError: no chips, no images, or a rung on which all chips compute the same.
     """
     if chips < 1:
         raise InputError("chips", chips, "at least one chip")
     each = sum(2 * m.used_cells * m.copies for m in mapping.layers.values())
     group = max(min(weight_budget // max(each, 1), chips), 1)
-    kept: Iterable[Any] = batches if group == chips else list(_first(batches, limit))
+    again = group == chips or (limit is None and not isinstance(batches, Iterator))
+    kept = batches if again else list(first_images(batches, limit))
     right: list[int] = []
-    images = 0
+    images = done = 0
     for start in range(first_chip, first_chip + chips, group):
         indices = range(start, min(start + group, first_chip + chips))
         made = ChipSet(
-            mapping, indices, seed, conditions, device=device, memory_budget=memory_budget, calibration=calibration
-        )
+            mapping, indices, seed, conditions, rung=rung, device=device, memory_budget=memory_budget,
+            calibration=calibration,
+        )  # fmt: skip
         counts, images = np.zeros(len(indices), np.int64), 0
-        for x, target in _first(kept, limit):
+        for x, target in first_images(kept, limit):
             guess = made.logits(x, first_image=images).argmax(-1).cpu()
             counts += (guess == target.cpu()).sum(1).numpy()
             images += len(x)
+            tick(done + len(indices) * images)
         right += counts.tolist()
+        done += len(indices) * images
     if not images:
         raise InputError("batches", "no images", "at least one image")
     return ChipAccuracy(tuple(c / images for c in right), images)
 
 
-def _first(batches: Iterable[Any], limit: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def adds_nothing(chip: Chip, rung: str = "analog") -> bool:
+    """True if a chip's description leaves nothing for a rung to add: ideal cells and converters (and ideal wires).
+
+    The floor of a finite on/off ratio is no imperfection here: under the default conditions an ideal reference
+    subtracts it.
+    """
+    device, errors = chip.device, chip.array.adc_errors
+    heated = chip.node.temperature != device.reference_temperature and bool(device.tcr_on or device.tcr_off)
+    cells = device.variation.model == "none" and not (device.stuck_hrs or device.stuck_lrs or device.read_noise)
+    converters = not (errors.gain_sigma or errors.offset_sigma or errors.inl or errors.noise_sigma)
+    return cells and converters and not heated and (rung == "analog" or Wires.of(chip.array).ideal)
+
+
+def first_images(batches: Iterable[Any], limit: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The (input, target) batches of the first `limit` images; of all without a limit."""
     seen = 0
     for x, target in batches:
         if limit is not None:
