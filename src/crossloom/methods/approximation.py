@@ -1,0 +1,300 @@
+"""Approximation-aware training: train the coefficients of polynomials, not the weights.
+
+V. Nehete et al., "Approximation-Aware Training for Efficient Neural Network Inference on MRAM Based CiM
+Architecture", IEEE Open Journal of Nanotechnology 6, 2025. The inputs of a layer are cut into groups; within a group
+every column's weights are a polynomial of the index, w_t = Σ_k c_k·p_k(t), so the crossbar holds the coefficients c_k
+and the periphery feeds it the moments Σ_t p_k(t)·x_t. The approximated weights are never rebuilt.
+
+    latent A (orthonormal basis) → change of basis → C → quantiser → C·P = W → convolution        (training)
+    x → P x (moments) → Cᵀ(P x)                                                                    (chip)
+
+Gradients of A have one size for every order, as A ↦ W keeps lengths. What is quantised is C, what the chip stores.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from crossloom.errors import InputError
+from crossloom.methods.polynomials import Basis, Run, exact_growth, runs
+from crossloom.methods.protocol import Method
+from crossloom.nn import Conv2d, Linear, woven_layers
+from crossloom.weave import Factor, InputTransform
+
+MAX_GROWTH = 16
+"""Bits that exact moments may have beyond the inputs': 8-bit inputs make 24-bit moments."""
+
+MAX_ROUNDED = 40
+"""Bits by which the sums behind rounded moments may grow, so that they stay in int64 with inputs of 16 bits."""
+
+
+class Setting(BaseModel):
+    """How one layer's weights are approximated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    order: int = Field(default=1, ge=0)
+    """Degree of the polynomial: 1 linear, 2 quadratic; order + 1 coefficients stand for a group."""
+
+    group: int | Literal["kernel", "kernel-row"] = "kernel"
+    """Inputs of a group: one channel's kernel, a row of it, or so many consecutive inputs (the last group of a layer
+    may be shorter). Inputs are in the order of the unrolled weight: channel, kernel row, kernel column."""
+
+    basis: Basis = "orthogonal"
+    """Integer rows on the chip: `orthogonal` (discrete Chebyshev polynomials: least quantisation error and fewest
+    bits), `index` (powers t^k, the paper's; the same span) or `cosine` (rounded cosines)."""
+
+    growth: int | None = Field(default=None, ge=0, le=MAX_GROWTH)
+    """Bits of the moments beyond those of the inputs; none: exact. Fewer than exact moments need: they are rounded."""
+
+    def inputs(self, name: str, layer: Conv2d | Linear) -> int:
+        """n for a layer.
+
+        Raises:
+            InputError: groups that the layer does not have, or an order that they cannot carry; says what would fit.
+        """
+        count = math.prod(layer.weight_shape[1:])
+        field = f"approximation.{name}.group"
+        if count < 2:
+            raise InputError(field, self.group, f"no approximation: {name!r} has one input to a column")
+        fits = f"consecutive inputs, 2 to {count}"
+        if isinstance(self.group, int):
+            n = self.group
+            expected = f"{fits}, for {name!r}"
+        elif isinstance(layer, Conv2d):
+            height, width = layer.kernel_size
+            n = height * width if self.group == "kernel" else width
+            expected = f"{fits}: the kernel of {name!r} is {height}×{width}"
+        else:
+            n, expected = 0, f"{fits}: {name!r} is a linear layer, which has no kernel"
+        if not 2 <= n <= count:
+            raise InputError(field, self.group, expected)
+        if self.order >= n:
+            raise InputError(f"approximation.{name}.order", self.order, f"0 to {n - 1}, for groups of {n} inputs")
+        return n
+
+    def runs(self, name: str, layer: Conv2d | Linear) -> tuple[Run, ...]:
+        """The groups of a layer.
+
+        Raises:
+            InputError: as in `inputs`; or sums that grow beyond `MAX_GROWTH` (exact) or `MAX_ROUNDED` bits.
+        """
+        n = self.inputs(name, layer)
+        count = math.prod(layer.weight_shape[1:])
+        most = MAX_GROWTH if self.growth is None else MAX_ROUNDED
+        grown = [exact_growth(count, n, order, self.basis) for order in range(self.order + 1)]
+        if grown[-1] > most:
+            fits = max(order for order, bits in enumerate(grown) if bits <= most)
+            expected = f"at most {fits} with groups of {n} inputs: sums may grow by {most} bits, not by {grown[-1]}"
+            raise InputError(f"approximation.{name}.order", self.order, expected)
+        return runs(count, n, self.order, self.basis, self.growth)
+
+
+def per_group(x: Float[Tensor, "outputs rows"], matrices: list[Tensor], counts: list[int]) -> Tensor:
+    """x with every group's values multiplied by its run's matrix from the right: one small product a run."""
+    parts, start = [], 0
+    for matrix, groups in zip(matrices, counts, strict=True):
+        stop = start + groups * matrix.shape[0]
+        part = x[:, start:stop].reshape(-1, matrix.shape[0]) @ matrix
+        parts.append(part.view(len(x), groups * matrix.shape[1]))
+        start = stop
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+class _Blocks(nn.Module):
+    """Block-diagonal matrices, kept as one small block a run; no part of the state dict."""
+
+    def __init__(self, blocks: list[np.ndarray], counts: list[int]) -> None:
+        super().__init__()
+        self.counts = counts
+        for i, block in enumerate(blocks):
+            self.register_buffer(f"block{i}", torch.from_numpy(block), persistent=False)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        return per_group(x, [self.get_buffer(f"block{i}").to(x.dtype) for i in range(len(self.counts))], self.counts)
+
+
+class ChangeOfBasis(_Blocks):
+    """Shaping: coefficients in the orthonormal basis → coefficients of the integer rows.
+
+    Args:
+        groups: the layer's runs.
+    """
+
+    def __init__(self, groups: tuple[Run, ...]) -> None:
+        super().__init__([run.change for run in groups], [run.groups for run in groups])
+
+    def forward(self, weight: Float[Tensor, "outputs rows"]) -> Float[Tensor, "outputs rows"]:
+        """A·L."""
+        return self.multiply(weight)
+
+
+class Moments(_Blocks):
+    """The weave: coefficients of the integer rows for weights, moments for inputs.
+
+    Args:
+        groups: the layer's runs.
+    """
+
+    def __init__(self, groups: tuple[Run, ...]) -> None:
+        super().__init__([run.scaled for run in groups], [run.groups for run in groups])
+        self.runs = groups
+
+    def expand(self, core: Float[Tensor, "outputs rows"]) -> Float[Tensor, "outputs inputs"]:
+        """W = C·P."""
+        return self.multiply(core)
+
+    def transform(self, groups: int) -> InputTransform:
+        """P: one factor, moments of every group, with the right shifts of rounded moments."""
+        blocks, shifts = [], []
+        for run in self.runs:
+            blocks += [run.rows << np.maximum(run.exponents, 0)[:, None]] * run.groups
+            shifts.append(np.tile(np.maximum(-run.exponents, 0), run.groups))
+        matrix = sp.csr_array(sp.block_diag(blocks, format="csr"))
+        one = InputTransform(matrix.shape[1], (Factor.of("moments", matrix, np.concatenate(shifts)),))
+        return one.repeated(groups)
+
+
+def projected(weight: Float[Tensor, "outputs inputs"], groups: tuple[Run, ...]) -> Float[Tensor, "outputs rows"]:
+    """Least squares: the coefficients A = W·Φᵀ of the nearest approximation in the orthonormal basis."""
+    bases = [torch.from_numpy(run.orthonormal.T.copy()) for run in groups]
+    counts = [run.groups for run in groups]
+    return per_group(weight.double(), [b.to(weight.device) for b in bases], counts).to(weight.dtype)
+
+
+def randomised(
+    weight: Float[Tensor, "outputs inputs"], groups: tuple[Run, ...], generator: torch.Generator
+) -> Float[Tensor, "outputs rows"]:
+    """Normal coefficients with which the approximated weights have the weights' mean square."""
+    deviation = float(weight.double().square().mean().sqrt())
+    parts = [
+        torch.randn(len(weight), run.groups * len(run.rows), generator=generator, dtype=torch.float64)
+        * (deviation * math.sqrt(run.rows.shape[1] / len(run.rows)))
+        for run in groups
+    ]
+    return torch.cat(parts, 1).to(weight)
+
+
+class Approximation(Method):
+    """Weave layers as polynomials over groups of their inputs.
+
+    Args:
+        layers: layer-name pattern → setting (or its fields); the first pattern that matches a layer decides, None
+            leaves it dense, and so does no match.
+        initialisation: `least-squares` from the present weights, or `random` with their mean square.
+        seed: of random coefficients.
+
+    Raises:
+        InputError: an unknown field, or a value out of range.
+    """
+
+    name: ClassVar[str] = "approximation"
+
+    def __init__(
+        self,
+        layers: Mapping[str, Setting | Mapping[str, Any] | None],
+        initialisation: Literal["least-squares", "random"] = "least-squares",
+        seed: int = 0,
+    ) -> None:
+        if initialisation not in ("least-squares", "random"):
+            raise InputError.choice("approximation.initialisation", initialisation, ("least-squares", "random"))
+        self.layers = {pattern: _setting(pattern, given) for pattern, given in layers.items()}
+        self.initialisation, self.seed = initialisation, seed
+
+    def settings(self, network: nn.Module) -> dict[str, Setting]:
+        """The layers of a network that are to be woven, and how.
+
+        Raises:
+            InputError: a pattern that is no layer's name.
+        """
+        names = list(woven_layers(network))
+        found = {}
+        for pattern in self.layers:
+            if not fnmatch.filter(names, pattern):
+                raise InputError.choice("approximation.layers", pattern, names)
+        for name in names:
+            setting = next((s for pattern, s in self.layers.items() if fnmatch.fnmatch(name, pattern)), None)
+            if setting is not None:
+                found[name] = setting
+        return found
+
+    def prepare(self, network: nn.Module) -> None:
+        """Weave the layers; nothing is changed if one of them cannot be.
+
+        Raises:
+            InputError: groups, order or moments that a layer cannot carry (named, with what would fit); a layer that
+                another method holds already.
+        """
+        layers = woven_layers(network)
+        plans = {name: (setting, setting.runs(name, layers[name])) for name, setting in self.settings(network).items()}
+        for name in plans:
+            if layers[name].weave is not None or len(layers[name].shaping):
+                expected = "a layer that no other method shapes yet: approximation comes first in a recipe"
+                raise InputError(f"approximation.{name}", "woven or masked already", expected)
+        twins = shared(layers)
+        for name, (setting, _) in plans.items():
+            if any(plans.get(twin, (None,))[0] != setting for twin in twins[name]):
+                raise InputError(f"approximation.{name}", setting, f"one setting for {twins[name]}: they share weights")
+        for name, (_, groups) in plans.items():
+            if name == twins[name][0]:
+                weight = nn.Parameter(self._coefficients(name, layers[name].weight.detach().flatten(1), groups))
+                for twin in twins[name]:
+                    weave(layers[twin], weight, groups)
+
+    def _coefficients(self, name: str, weight: Tensor, groups: tuple[Run, ...]) -> Tensor:
+        if self.initialisation == "least-squares":
+            return projected(weight, groups)
+        words = np.frombuffer(f"{self.seed}/{name}".encode(), np.uint8)
+        seed = int(np.random.SeedSequence(words.tolist()).generate_state(1)[0])
+        return randomised(weight, groups, torch.Generator().manual_seed(seed))
+
+    def finish(self, network: nn.Module) -> dict[str, Any]:
+        """Fold the change of basis into the weights; says how many rows each woven layer has and had."""
+        rows: dict[str, list[int]] = {}
+        layers = woven_layers(network)
+        for twins in {tuple(names) for names in shared(layers).values()}:
+            changes = [m for m in layers[twins[0]].shaping if isinstance(m, ChangeOfBasis)]
+            for change in changes:
+                with torch.no_grad():
+                    layers[twins[0]].weight.copy_(change(layers[twins[0]].weight))
+            for name in twins if changes else ():
+                layer = layers[name]
+                layer.shaping = nn.ModuleList(m for m in layer.shaping if not isinstance(m, ChangeOfBasis))
+                rows[name] = [layer.weight.shape[1], math.prod(layer.weight_shape[1:])]
+        return {"rows": rows}
+
+
+def weave(layer: Conv2d | Linear, weight: nn.Parameter, groups: tuple[Run, ...]) -> None:
+    """Put coefficients (orthonormal basis), change of basis and moments into a layer."""
+    layer.weight = weight
+    layer.shaping.append(ChangeOfBasis(groups).to(weight.device))
+    layer.weave = Moments(groups).to(weight.device)
+
+
+def shared(layers: Mapping[str, Conv2d | Linear]) -> dict[str, list[str]]:
+    """For every layer the names of those that have its weights, itself among them, in order."""
+    return {name: [other for other, m in layers.items() if m.weight is layer.weight] for name, layer in layers.items()}
+
+
+def _setting(pattern: str, given: Setting | Mapping[str, Any] | None) -> Setting | None:
+    """A setting from its fields, with errors that name pattern and field."""
+    if given is None or isinstance(given, Setting):
+        return given
+    for field in given:
+        if field not in Setting.model_fields:
+            raise InputError.choice(f"approximation.{pattern}", field, Setting.model_fields)
+    try:
+        return Setting.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"approximation.{pattern}.{first['loc'][0]}", first["input"], first["msg"]) from error
