@@ -48,10 +48,11 @@ class Method:
 
 def methods() -> dict[str, type[Method]]:
     """All methods by name: our own, and those of installed packages (entry-point group `crossloom.methods`)."""
+    from crossloom.methods.approximation import Approximation
     from crossloom.methods.block_pruning import BlockPruning
     from crossloom.methods.integer_training import IntegerTraining
 
-    own: dict[str, type[Method]] = {cls.name: cls for cls in (BlockPruning, IntegerTraining)}
+    own: dict[str, type[Method]] = {cls.name: cls for cls in (Approximation, BlockPruning, IntegerTraining)}
     others = {point.name: point for point in entry_points(group=GROUP) if point.name not in own}
     return {**own, **{name: point.load() for name, point in others.items()}}
 
