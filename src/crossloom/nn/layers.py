@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,20 @@ class Weave(Protocol):
         ...
 
 
+@runtime_checkable
+class Reads(Protocol):
+    """A disturbance of the product rather than of the weight: it knows the layer's input.
+
+    An implementation is an `nn.Module` that leaves the weight as it is; the runtime simulator is the model.
+    """
+
+    def disturb(
+        self, layer: WovenMixin, x: Float[Tensor, "B ..."], weight: Float[Tensor, "outputs ..."], y: Tensor
+    ) -> Tensor:
+        """y, the product of the layer's input x and effective weight, as the arrays return it."""
+        ...
+
+
 class WovenMixin(nn.Module):
     """What `Conv2d` and `Linear` share.
 
@@ -43,7 +57,8 @@ class WovenMixin(nn.Module):
         weight: the latent core. Its shape is that of the torch layer until a method weaves it; then (N, R).
         shaping: modules applied in order to the latent weight (masks, crossbar masks).
         weave: P's training face, or None for the identity.
-        disturbance: a module applied to the quantised weight in the forward pass (noise), or None.
+        disturbance: a module applied to the quantised weight in the forward pass (noise), or None; one that also
+            follows `Reads` acts on the product.
         norm: a batch norm that follows the layer and is folded into it, or None.
         weight_quantiser: fake quantisation of the core.
         input_quantiser: the quantiser that makes this layer's input; gives the bias its grid.
@@ -109,6 +124,11 @@ class WovenMixin(nn.Module):
             quantised = self.disturbance(quantised)
         return self.expand(quantised), bias
 
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's product, with what a disturbance that knows the input (`Reads`) adds to it."""
+        y = self._apply_layer(x, weight, bias)
+        return self.disturbance.disturb(self, x, weight, y) if isinstance(self.disturbance, Reads) else y
+
     def _quantise_bias(self, bias: Tensor | None, core: Tensor) -> Tensor | None:
         """The bias on the accumulator's grid s_x·s_w, as the program holds it."""
         source = cast(Quantiser | None, self.__dict__.get("input_quantiser"))
@@ -130,10 +150,10 @@ class WovenMixin(nn.Module):
         """
         weight, bias = self.__dict__.get("held") or self.effective()
         if self.norm is None or not self.norm.training:
-            return self._apply_layer(x, weight, bias)
+            return self._product(x, weight, bias)
         scale = self.norm_scale()
         assert scale is not None
-        y = self._apply_layer(x, weight, None)
+        y = self._product(x, weight, None)
         shape = (1, -1) + (1,) * (y.dim() - 2)
         y = y / scale.view(shape)
         own = cast(Tensor | None, self.bias)

@@ -131,6 +131,9 @@ class Quantiser(nn.Module):
     Args:
         config: how.
         signed: force the sign of the codes; None: as observed.
+
+    Attributes:
+        enabled: if false, values pass unchanged (a float pass of a calibrated network).
     """
 
     scale: Tensor
@@ -148,6 +151,7 @@ class Quantiser(nn.Module):
         """Begin anew, observing, with another configuration: for methods that decide about a network's quantisers."""
         self.config = config
         self.signed = signed
+        self.enabled = True
         self.observing = True
         self._samples: list[Tensor] = []
         for name in ("scale", "zero_point", "lowest", "highest", "ready", "unsigned"):
@@ -240,6 +244,8 @@ class Quantiser(nn.Module):
         """Observe, or quantise."""
         if self.observing:
             self.observe(x)
+            return x
+        if not self.enabled:
             return x
         bits, unsigned = self.config.bits, bool(self.unsigned)
         low, high = (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)

@@ -1,0 +1,142 @@
+"""Crossbar pruning (CRIMP, step 3): one trainable mask value per array-sized block of every convolution and FC layer.
+
+A mask starts at its block's root mean square relative to its layer's (the weights are divided by it: the network
+computes the same), is pulled to 0 by zero-and-recover training, and is ranked with all others of the network. A block
+whose mask is 0 gets no array; the surviving values are multiplied into the weights. To follow kernel-group pruning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crossloom.errors import InputError
+from crossloom.methods.block_pruning import BlockPruning
+from crossloom.methods.protocol import Method
+from crossloom.nn import Conv2d, woven_layers
+
+
+class CrossbarMask(nn.Module):
+    """Multiplies every array-sized block of a latent weight by a trainable value.
+
+    Args:
+        values: one per block, (row blocks, column blocks).
+        rows: core rows of an array.
+        columns: weight columns of an array.
+    """
+
+    def __init__(self, values: Float[Tensor, "rows columns"], rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+        self.values = nn.Parameter(values.clone(memory_format=torch.contiguous_format))
+
+    def expanded(self, weight: Tensor) -> Float[Tensor, "outputs rows"]:
+        """The mask, weight by weight."""
+        rows = torch.arange(weight[0].numel(), device=weight.device) // self.rows
+        columns = torch.arange(weight.shape[0], device=weight.device) // self.columns
+        return self.values[rows[None, :], columns[:, None]]
+
+    def forward(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
+        """The masked weight."""
+        return (weight.flatten(1) * self.expanded(weight)).view_as(weight)
+
+
+class CrossbarMasks(Method):
+    """Zero-and-recover pruning of whole crossbars.
+
+    Args:
+        keep: how many blocks stay: a number of arrays, or a share of those there are. Every layer keeps one.
+        rows: core rows of an array.
+        columns: weight columns of an array.
+        start: epoch s of Algorithm 1 as a fraction of the phase.
+        penalty: λ of the L1 pull on the masks.
+
+    Raises:
+        InputError: a share outside (0, 1], fewer than one array, or sizes below 1.
+    """
+
+    name: ClassVar[str] = "crossbar-masks"
+
+    def __init__(
+        self, keep: float | int, rows: int = 128, columns: int = 32, start: float = 0.2, penalty: float = 1e-4
+    ) -> None:
+        if isinstance(keep, float) and not 0 < keep <= 1 or isinstance(keep, int) and keep < 1:
+            raise InputError("crossbar-masks.keep", keep, "at least 1 array, or a fraction above 0 and at most 1")
+        if rows < 1 or columns < 1:
+            raise InputError("crossbar-masks.rows, columns", (rows, columns), "at least 1 each")
+        self.keep, self.rows, self.columns, self.start, self.penalty = keep, rows, columns, start, penalty
+        self._network: nn.Module | None = None
+
+    def masks(self, network: nn.Module) -> dict[str, CrossbarMask]:
+        """The masks by layer."""
+        return {
+            name: mask
+            for name, layer in woven_layers(network).items()
+            for mask in layer.shaping
+            if isinstance(mask, CrossbarMask)
+        }
+
+    @torch.no_grad()
+    def prepare(self, network: nn.Module) -> None:
+        """Put the masks in. Grouped layers are left alone."""
+        self._network = network
+        norms = BlockPruning(1.0, self.rows, self.columns).norms
+        for layer in woven_layers(network).values():
+            if isinstance(layer, Conv2d) and layer.groups > 1:
+                continue
+            values = norms(layer)
+            mask = CrossbarMask(torch.where(values > 0, values, 1.0), self.rows, self.columns)
+            layer.weight.copy_((layer.weight.flatten(1) / mask.expanded(layer.weight)).view_as(layer.weight))
+            layer.shaping.append(mask)
+
+    def importances(self, network: nn.Module) -> Iterable[nn.Parameter]:
+        """Every mask."""
+        return [mask.values for mask in self.masks(network).values()]
+
+    @torch.no_grad()
+    def zero(self, network: nn.Module) -> None:
+        """The masks under the global threshold to 0; the largest of every layer stays."""
+        masks = self.masks(network)
+        if not masks:
+            return
+        total = sum(m.values.numel() for m in masks.values())
+        count = self.keep if isinstance(self.keep, int) else max(round(self.keep * total), 1)
+        best = {name: int(m.values.abs().argmax()) for name, m in masks.items()}
+        others = [
+            (float(v), name, i)
+            for name, m in masks.items()
+            for i, v in enumerate(m.values.abs().reshape(-1).tolist())
+            if i != best[name]
+        ]
+        others.sort(reverse=True)
+        for _, name, i in others[max(count - len(masks), 0) :]:
+            masks[name].values.view(-1)[i] = 0.0
+
+    def callbacks(self) -> Sequence[Any]:
+        """Algorithm 1 on the masks."""
+        from crossloom.methods.zero_recover import ZeroAndRecover
+
+        assert self._network is not None, "prepare first"
+        return (ZeroAndRecover(self._network, self, self.start, self.penalty),)
+
+    @torch.no_grad()
+    def finish(self, network: nn.Module) -> dict[str, Any]:
+        """Zero once more and multiply the masks into the weights; says how many blocks are left of how many."""
+        self.zero(network)
+        kept = {name: int((m.values != 0).sum()) for name, m in self.masks(network).items()}
+        total = sum(m.values.numel() for m in self.masks(network).values())
+        for layer in woven_layers(network).values():
+            for mask in [m for m in layer.shaping if isinstance(m, CrossbarMask)]:
+                layer.weight.copy_(mask(layer.weight))
+                layer.shaping = nn.ModuleList(m for m in layer.shaping if m is not mask)
+        return {"blocks": sum(kept.values()), "blocks_unmasked": total, "layers": kept}
+
+
+def blocks_of(layer_rows: int, layer_columns: int, rows: int, columns: int) -> int:
+    """Arrays of a layer without a zero block: ⌈K/H⌉·⌈N/weight columns⌉."""
+    return math.ceil(layer_rows / rows) * math.ceil(layer_columns / columns)
