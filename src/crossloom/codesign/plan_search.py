@@ -1,0 +1,324 @@
+"""Plan search: which layers to approximate, and how, so that the chip is smallest at the least harm.
+
+Every layer has options: dense, or an order and a group. An option has a cost (crossbars exactly; area, energy or
+latency as the change it makes in the cost model when no other layer changes) and a loss (the rise of the loss on
+calibration images when this layer alone is projected). Both are taken to add up over layers. Choosing one option a
+layer is then a multiple-choice knapsack problem, which HiGHS solves to its optimum: no plan of these options has a
+lower predicted value. What is near and not exact is the adding up, so callers report what the plan really costs
+(`Plan.cost` is predicted, `crossbars` is exact) and what it really loses after fine-tuning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import Bounds, LinearConstraint, milp
+from torch import Tensor, fx, nn
+
+from crossloom.errors import InputError
+from crossloom.hardware import Array, Chip
+from crossloom.mapping import map_program
+from crossloom.mapping.blocks import cut
+from crossloom.methods import Setting
+from crossloom.methods.approximation import Moments, projected
+from crossloom.methods.polynomials import Run
+from crossloom.nn import Conv2d, Linear, woven_layers
+from crossloom.weave import InputTransform, OutputTransform, Program, Rescale, WovenLayer
+from crossloom.weave.formats import Format
+
+Objective = Literal["area", "energy", "latency"]
+DENSE: None = None
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(order=1, group=3), Setting(order=1, group=4), Setting(order=1, group=5), Setting(order=1, group=7),
+    Setting(order=1, group=9), Setting(order=2, group=4), Setting(order=2, group=5), Setting(order=2, group=6),
+    Setting(order=2, group=7), Setting(order=2, group=9), Setting(order=2, group=10),
+)  # fmt: skip
+"""Options that a search offers every layer besides dense, as far as they fit it."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to hold one layer.
+
+    Attributes:
+        setting: of the approximation; None for dense.
+        cost: in units of the objective, as part of the network's.
+        loss: predicted rise of the loss.
+    """
+
+    setting: Setting | None
+    cost: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A choice of one option a layer.
+
+    Attributes:
+        layers: setting by layer name, None for dense.
+        cost: predicted, in units of the objective, sum of the layers.
+        dense: the same with every layer dense.
+        loss: predicted rise of the loss.
+        bound: no choice of these options has a lower minimised quantity (cost under a budget, loss at a target).
+    """
+
+    layers: dict[str, Setting | None]
+    cost: float
+    dense: float
+    loss: float
+    bound: float
+
+    @property
+    def saved(self) -> float:
+        """Fraction of the dense cost saved."""
+        return 1 - self.cost / self.dense
+
+    def method_options(self) -> dict[str, dict[str, Any]]:
+        """The `layers` option of the method `approximation`."""
+        return {name: s.model_dump() for name, s in self.layers.items() if s is not None}
+
+
+def solve(options: Mapping[str, Sequence[Option]], *, budget: float | None = None, target: float | None = None) -> Plan:
+    """The best choice of one option a layer: least cost with loss ≤ `budget`, or least loss with cost ≤ `target`.
+
+    Solved to optimality by branch and bound (HiGHS through `scipy.optimize.milp`, relative gap 0). A layer's first
+    option is its dense one.
+
+    Raises:
+        InputError: not exactly one of budget and target; or no choice that meets it (the message says what would).
+    """
+    if (budget is None) == (target is None):
+        raise InputError("plan", (budget, target), "either a budget of the loss or a target of the cost")
+    flat = [(name, option) for name, found in options.items() for option in found]
+    cost, loss = np.array([o.cost for _, o in flat]), np.array([o.loss for _, o in flat])
+    names = list(options)
+    one = np.array([[float(owner == name) for owner, _ in flat] for name in names])
+    minimised, limited, limit = (cost, loss, budget) if target is None else (loss, cost, target)
+    least = sum(min(o.loss if target is None else o.cost for o in found) for found in options.values())
+    assert limit is not None
+    slack = 1e-9 * max(1.0, abs(limit))
+    if least > limit + slack:
+        field, what = ("budget", "loss") if target is None else ("target", "cost")
+        raise InputError(f"plan.{field}", limit, f"at least {least:.6g}, the least {what} of these options")
+    solved = milp(
+        minimised,
+        integrality=np.ones(len(flat)),
+        bounds=Bounds(0, 1),
+        constraints=[LinearConstraint(one, 1, 1), LinearConstraint(limited[None, :], -np.inf, limit + slack)],
+        options={"mip_rel_gap": 0.0},
+    )
+    if solved.x is None or solved.mip_dual_bound is None:
+        raise InputError("plan", limit, f"a problem that the solver can solve ({solved.message})")
+    chosen = {name: option for (name, option), taken in zip(flat, solved.x, strict=True) if taken > 0.5}
+    return Plan(
+        layers={name: chosen[name].setting for name in names},
+        cost=sum(chosen[name].cost for name in names),
+        dense=sum(found[0].cost for found in options.values()),
+        loss=sum(chosen[name].loss for name in names),
+        bound=float(solved.mip_dual_bound),
+    )
+
+
+def settings_of(network: nn.Module, offered: Iterable[Setting] = SETTINGS) -> dict[str, list[Setting | None]]:
+    """For every layer dense and the offered settings that fit it, without those that give as many rows or more."""
+    result: dict[str, list[Setting | None]] = {}
+    for name, layer in woven_layers(network).items():
+        result[name] = [DENSE]
+        for setting in offered:
+            try:
+                setting.inputs(name, layer)
+            except InputError:
+                continue
+            result[name].append(setting)
+    return result
+
+
+def core_rows(groups: tuple[Run, ...]) -> int:
+    """R: rows of the coefficients."""
+    return sum(run.groups * len(run.rows) for run in groups)
+
+
+def arrays(name: str, layer: Conv2d | Linear, setting: Setting | None, array: Array) -> int:
+    """Arrays that a layer takes on the chip, by the mapping's own rule; no block is all zero."""
+    groups = layer.groups if isinstance(layer, Conv2d) else 1
+    inputs = math.prod(layer.weight_shape[1:])
+    rows = inputs if setting is None else core_rows(setting.runs(name, layer))
+    outputs = layer.weight_shape[0]
+    blank = WovenLayer(
+        name, InputTransform.identity(groups * rows), np.ones((groups, rows, outputs // groups), np.int32),
+        OutputTransform(np.zeros(outputs, np.int64), Rescale(), Format(32, True)), Format(8, False),
+        layer.weight_quantiser.bits, None, np.ones(1),
+    )  # fmt: skip
+    return cut(blank, array).arrays
+
+
+def approximated(layer: WovenLayer, groups: tuple[Run, ...]) -> WovenLayer:
+    """A dense layer with its core projected on the groups' coefficients, rounded to the same number of bits."""
+    count, _, columns = layer.core.shape
+    weights = torch.from_numpy(layer.core.transpose(0, 2, 1).reshape(count * columns, -1).astype(np.float64))
+    coefficients = projected(weights, groups).numpy()
+    parts, start = [], 0
+    for run in groups:
+        stop = start + run.groups * len(run.rows)
+        part = coefficients[:, start:stop].reshape(-1, len(run.rows)) @ run.change
+        parts.append(part.reshape(count * columns, -1))
+        start = stop
+    core = np.concatenate(parts, 1)
+    top = (1 << (layer.weight_bits - 1)) - 1
+    core = np.rint(core * (top / np.maximum(np.abs(core).max(1, keepdims=True), 1e-30)))
+    return replace(
+        layer,
+        transform=Moments(groups).transform(count),
+        core=np.ascontiguousarray(core.reshape(count, columns, -1).transpose(0, 2, 1).astype(np.int32)),
+    )
+
+
+def crossbar_costs(
+    network: nn.Module, chip: Chip, options: Mapping[str, Sequence[Setting | None]]
+) -> dict[str, list[float]]:
+    """Arrays of every option, exactly."""
+    layers = woven_layers(network)
+    return {name: [float(arrays(name, layers[name], s, chip.array)) for s in found] for name, found in options.items()}
+
+
+def model_costs(
+    network: nn.Module,
+    program: Program,
+    chip: Chip,
+    options: Mapping[str, Sequence[Setting | None]],
+    objective: Objective,
+) -> dict[str, list[float]]:
+    """Area (m²), energy (J) or latency (s) of every option.
+
+    Each is the cost model's change for the whole network when this layer alone changes, on top of an equal share of
+    the dense network, so that all-dense adds up to the dense network's figure.
+
+    Args:
+        network: converted, for its layers.
+        program: the dense network's program.
+        chip: the hardware.
+        options: by layer, dense first.
+        objective: what is counted.
+    """
+    layers = woven_layers(network)
+    dense = _whole(program, chip, objective)
+    by_name = {layer.name: layer for layer in program.layers}
+    result = {}
+    for name, found in options.items():
+        result[name] = [dense / len(options)]
+        for setting in found[1:]:
+            assert setting is not None
+            changed = program.replace_layers({name: approximated(by_name[name], setting.runs(name, layers[name]))})
+            result[name].append(dense / len(options) + _whole(changed, chip, objective) - dense)
+    return result
+
+
+def _whole(program: Program, chip: Chip, objective: Objective) -> float:
+    """The cost model's figure for a program."""
+    from crossloom.cost import estimate
+
+    report = estimate(map_program(program, chip))
+    return {"area": report.area_m2, "energy": report.energy_j, "latency": report.latency_s}[objective]
+
+
+@torch.no_grad()
+def sensitivity(
+    network: fx.GraphModule, batches: Sequence[tuple[Tensor, Tensor]], options: Mapping[str, Sequence[Setting | None]]
+) -> dict[str, list[float]]:
+    """Rise of the mean cross-entropy when one layer alone is projected by least squares, for every option.
+
+    Batch norms normalise with each batch's own statistics, before and after, as they will once they have been trained
+    again; their running statistics stay as they are. A fall of the loss counts as none.
+
+    Args:
+        network: converted and calibrated, dense.
+        batches: calibration images and labels.
+        options: by layer, dense first.
+    """
+    layers = woven_layers(network)
+    result = {}
+    with batch_statistics(network):
+        before = _loss(network, batches)
+        for name, found in options.items():
+            layer = layers[name]
+            kept = layer.weight.detach().clone()
+            rises = [0.0]
+            for setting in found[1:]:
+                assert setting is not None
+                groups = setting.runs(name, layer)
+                layer.weight.copy_(nearest(kept.flatten(1), groups).view_as(kept))
+                rises.append(max(_loss(network, batches) - before, 0.0))
+            layer.weight.copy_(kept)
+            result[name] = rises
+    return result
+
+
+def lost_share(network: nn.Module, options: Mapping[str, Sequence[Setting | None]]) -> dict[str, list[float]]:
+    """What stands for the loss where there are no trained weights: the share 1 − R/K of a layer's freedom that goes.
+
+    It is the expected squared error of projecting white weights, relative to their square; every layer counts alike.
+    """
+    layers = woven_layers(network)
+
+    def lost(name: str, setting: Setting | None) -> float:
+        if setting is None:
+            return 0.0
+        return 1 - core_rows(setting.runs(name, layers[name])) / math.prod(layers[name].weight_shape[1:])
+
+    return {name: [lost(name, setting) for setting in found] for name, found in options.items()}
+
+
+def nearest(weight: Tensor, groups: tuple[Run, ...]) -> Tensor:
+    """The least-squares approximation of a weight (outputs × inputs)."""
+    parts, start = [], 0
+    for run in groups:
+        basis = torch.from_numpy(run.orthonormal).to(weight)
+        stop = start + run.groups * basis.shape[1]
+        part = weight[:, start:stop].reshape(-1, basis.shape[1])
+        parts.append((part @ basis.T @ basis).view(len(weight), stop - start))
+        start = stop
+    return torch.cat(parts, 1)
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Any:
+    """Batch norms on batch statistics without moving their running ones; everything else in evaluation mode."""
+    network.eval()
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counters = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum, counter in zip(norms, momenta, counters, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+            if counter is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(counter)
+
+
+def _loss(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
+    total = sum(float(F.cross_entropy(network(x), y, reduction="sum")) for x, y in batches)
+    return total / sum(len(y) for _, y in batches)
+
+
+def assembled(
+    options: Mapping[str, Sequence[Setting | None]], cost: Mapping[str, list[float]], loss: Mapping[str, list[float]]
+) -> dict[str, list[Option]]:
+    """Options with their costs and losses, for `solve`."""
+    return {
+        name: [Option(s, c, rise) for s, c, rise in zip(found, cost[name], loss[name], strict=True)]
+        for name, found in options.items()
+    }
