@@ -50,9 +50,17 @@ def methods() -> dict[str, type[Method]]:
     """All methods by name: our own, and those of installed packages (entry-point group `crossloom.methods`)."""
     from crossloom.methods.approximation import Approximation
     from crossloom.methods.block_pruning import BlockPruning
+    from crossloom.methods.crossbar_masks import CrossbarMasks
     from crossloom.methods.integer_training import IntegerTraining
+    from crossloom.methods.kernel_groups import KernelGroups
+    from crossloom.methods.power_of_two import PowerOfTwoIntegers
+    from crossloom.methods.runtime_simulator import RuntimeAdaptation
 
-    own: dict[str, type[Method]] = {cls.name: cls for cls in (Approximation, BlockPruning, IntegerTraining)}
+    ours: tuple[type[Method], ...] = (
+        Approximation, BlockPruning, CrossbarMasks, IntegerTraining, KernelGroups, PowerOfTwoIntegers,
+        RuntimeAdaptation,
+    )  # fmt: skip
+    own: dict[str, type[Method]] = {cls.name: cls for cls in ours}
     others = {point.name: point for point in entry_points(group=GROUP) if point.name not in own}
     return {**own, **{name: point.load() for name, point in others.items()}}
 

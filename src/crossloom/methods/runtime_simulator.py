@@ -14,7 +14,7 @@ more than a step, to a normal number of the same variance. That costs one produc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -183,7 +183,7 @@ class RuntimeAdaptation(Method):
     """Train through the runtime simulator, so that the weights learn to live with real cells.
 
     Args:
-        cells: the array and its cells.
+        cells: the array and its cells, or the fields of `ArrayCells`.
         draw: `fresh` cells at every step, or those of one `chip`.
         seed: of the chip, or of the bank that fresh cells are cut from.
         reads: `sampled` or `exact` reads in training.
@@ -196,14 +196,15 @@ class RuntimeAdaptation(Method):
     name: ClassVar[str] = "runtime-adaptation"
 
     def __init__(
-        self, cells: ArrayCells | None = None, draw: Literal["fresh", "chip"] = "fresh", seed: int = 0,
-        reads: Reading = "sampled", dtype: torch.dtype = torch.float32,
+        self, cells: ArrayCells | Mapping[str, Any] | None = None, draw: Literal["fresh", "chip"] = "fresh",
+        seed: int = 0, reads: Reading = "sampled", dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         if draw not in ("fresh", "chip"):
             raise InputError.choice("runtime-adaptation.draw", draw, ("fresh", "chip"))
         if reads not in ("exact", "sampled"):
             raise InputError.choice("runtime-adaptation.reads", reads, ("exact", "sampled"))
-        self.cells, self.reads, self.dtype = cells or ArrayCells(), reads, dtype
+        self.cells = ArrayCells(**cells) if isinstance(cells, Mapping) else cells or ArrayCells()
+        self.reads, self.dtype = reads, dtype
         self.draw: Draw = (FreshDraw if draw == "fresh" else ChipDraw)(self.cells, seed)
 
     def prepare(self, network: nn.Module) -> None:

@@ -1,0 +1,77 @@
+"""The whole recipe `crimp`: integers, kernel groups, crossbars and hardening as phases (METHODS §CRIMP, steps 1–5)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from crossloom.codesign.phases import Phase, Step
+from crossloom.methods.cell_draws import ArrayCells
+from crossloom.training import TrainingConfig
+
+
+@dataclass(frozen=True)
+class CrimpRecipe:
+    """What CRIMP's training needs to know.
+
+    Attributes:
+        training: of one phase: optimiser, rate, batches. Its epochs are not used.
+        prune_epochs: of each of the two pruning phases (the paper: half of all epochs each).
+        harden_epochs: of training through the runtime simulator after pruning, none in the paper: its last zero epoch
+            is all. With fresh cells at every step this is where most of the robustness is learnt.
+        keep_kernels: share of the kernels over the global threshold.
+        keep_arrays: arrays that stay, as a number or a share of those left by kernel pruning.
+        cells: the array and its cells in training; in the pruning phases' zero epochs too.
+        start: epoch s of Algorithm 1 as a fraction of a phase.
+        penalty: λ of the L1 pull.
+        reads: of the simulator in training.
+        unsigned: see `PowerOfTwoIntegers`.
+        bits: of weights and activations.
+    """
+
+    training: TrainingConfig
+    prune_epochs: int
+    harden_epochs: int
+    keep_kernels: float
+    keep_arrays: int | float
+    cells: ArrayCells = ArrayCells()
+    start: float = 0.25
+    penalty: float = 1e-4
+    reads: str = "sampled"
+    unsigned: bool = False
+    bits: int = 8
+
+    @property
+    def integers(self) -> Step:
+        """Step 1."""
+        symmetric = self.cells.encoding != "offset"
+        return "power-of-two", {"bits": self.bits, "symmetric_weights": symmetric, "unsigned": self.unsigned}
+
+    def adaptation(self, epsilon: float | None) -> tuple[Step, ...]:
+        """Step 5 at some ε; None: no simulator."""
+        if epsilon is None:
+            return ()
+        cells = asdict(replace(self.cells, epsilon=epsilon))
+        return (("runtime-adaptation", {"cells": cells, "reads": self.reads}),)
+
+    def pruning(self) -> tuple[Phase, ...]:
+        """Steps 1 to 4: kernel groups on γ, then crossbars on the masks."""
+        columns = self.cells.weight_columns(self.bits)
+        common = {"columns": columns, "start": self.start, "penalty": self.penalty}
+        groups: Step = ("kernel-groups", {"keep": self.keep_kernels, **common})
+        masks: Step = ("crossbar-masks", {"keep": self.keep_arrays, "rows": self.cells.rows, **common})
+        adaptation = self.adaptation(self.cells.epsilon)
+        training = self.training.updated(epochs=self.prune_epochs)
+        return (
+            Phase("kernel-groups", (self.integers, groups, *adaptation), training),
+            Phase("crossbars", (masks, *adaptation), training),
+        )
+
+    def hardening(self, epsilon: float | None, *, dense: bool = False) -> Phase:
+        """Step 5 for good: every forward pass quantised, and through the simulator at ε (None: without)."""
+        steps = ((self.integers,) if dense else ()) + self.adaptation(epsilon)
+        name = "integers" if epsilon is None else f"harden-{epsilon:g}"
+        return Phase(name, steps, self.training.updated(epochs=self.harden_epochs))
+
+    def phases(self, epsilon: float | None) -> tuple[Phase, ...]:
+        """The whole recipe, hardened for ε."""
+        return (*self.pruning(), self.hardening(epsilon))
