@@ -32,6 +32,9 @@ class Request:
         network: one of the reproduction's.
         weights: a file of trained weights; None: the published ones in CROSSLOOM_WEIGHTS.
         limit: test images on the crossbar rung; None: all.
+        data: what a reproduction that trains is trained on; None: the paper's.
+        epochs: of a reproduction's float training; None: the recipe's.
+        train_images: used in training; None: all.
         machine: device, threads, data folder.
         runs: where the runs' folders go.
         fresh: start over in place of going on with a run's folder.
@@ -41,6 +44,9 @@ class Request:
     network: str
     weights: Path | None = None
     limit: int | None = None
+    data: str | None = None
+    epochs: int | None = None
+    train_images: int | None = None
     machine: Machine = field(default_factory=Machine)
     runs: Path = Path("runs")
     fresh: bool = False
@@ -57,6 +63,7 @@ class Reproduction:
         networks: what `make` takes.
         rows: one line on what rows there are.
         make: does it.
+        options: which of a request's `data`, `epochs` and `train_images` it heeds; another one is refused.
     """
 
     paper: str
@@ -64,13 +71,14 @@ class Reproduction:
     networks: tuple[str, ...]
     rows: str
     make: Callable[[Request], ResultsFile]
+    options: tuple[str, ...] = ()
 
 
 def reproductions() -> dict[str, Reproduction]:
     """All reproductions by paper, ours and those of installed packages."""
-    from crossloom.codesign import crimp
+    from crossloom.codesign import aat, crimp, irr
 
-    found = {crimp.CRIMP.paper: crimp.CRIMP}
+    found = {made.paper: made for made in (crimp.CRIMP, irr.IRR, aat.AAT)}
     for point in entry_points(group=GROUP):
         if point.name not in found:
             found[point.name] = point.load()
@@ -89,6 +97,10 @@ def reproduce(paper: str, request: Request) -> ResultsFile:
         raise InputError("paper", paper, f"a reproduction that exists ({there})")
     if request.network not in known[paper].networks:
         raise InputError.choice("network", request.network, known[paper].networks)
+    for option in ("data", "epochs", "train_images"):
+        given = getattr(request, option)
+        if given is not None and option not in known[paper].options:
+            raise InputError(f"--{option.replace('_', '-')}", given, f"no such choice with {paper}: its rows fix it")
     return known[paper].make(request)
 
 
