@@ -39,7 +39,7 @@ TABLE = ((0.0, 0.25), (1.0, 0.6), (2.0, 0.8), (3.0, 0.9), (4.0, 1.0), (7.0, 1.15
 LAWS = ("proportional", "root", "table")
 NAMES = {"proportional": "σ ∝ partial sum", "root": "σ ∝ √partial sum", "table": "σ by level"}
 PAPER_REDUCTION = 5.6
-SEARCH: dict[str, int] = {"sweeps": 30, "vectors": 512}
+SWEEPS, VECTORS = 30, 512
 """How thorough `reorder` is."""
 
 
@@ -116,7 +116,9 @@ class NoiseStudy:
         mapping = self.before[scope]
         vectors = {name: self.vectors[name] for name in mapping.layers}
         objective: Objective = "skipped" if noise is None else "code-error"
-        return reorder.program(mapping.program, mapping.chip.array, vectors, objective, noise, **SEARCH)[0]
+        return reorder.program(
+            mapping.program, mapping.chip.array, vectors, objective, noise, sweeps=SWEEPS, vectors=VECTORS
+        )[0]
 
     def errors(self, mapping: Mapping, noise: ReadNoise) -> float:
         """Expected share of wrong decisions over all reads of an image."""
