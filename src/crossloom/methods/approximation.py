@@ -94,8 +94,11 @@ class Setting(BaseModel):
         most = MAX_GROWTH if self.growth is None else MAX_ROUNDED
         grown = [exact_growth(count, n, order, self.basis) for order in range(self.order + 1)]
         if grown[-1] > most:
-            fits = max(order for order, bits in enumerate(grown) if bits <= most)
-            expected = f"at most {fits} with groups of {n} inputs: sums may grow by {most} bits, not by {grown[-1]}"
+            why = f"sums may grow by {most} bits, not by {grown[-1]}"
+            fitting = [order for order, bits in enumerate(grown) if bits <= most]
+            if not fitting:
+                raise InputError(f"approximation.{name}.group", self.group, f"at most {1 << most} inputs: {why}")
+            expected = f"at most {fitting[-1]} with groups of {n} inputs: {why}"
             raise InputError(f"approximation.{name}.order", self.order, expected)
         return runs(count, n, self.order, self.basis, self.growth)
 
@@ -156,9 +159,11 @@ class Moments(_Blocks):
 
     def transform(self, groups: int) -> InputTransform:
         """P: one factor, moments of every group, with the right shifts of rounded moments."""
-        blocks, shifts = [], []
+        blocks: list[sp.csr_array] = []
+        shifts = []
         for run in self.runs:
-            blocks += [run.rows << np.maximum(run.exponents, 0)[:, None]] * run.groups
+            block = sp.csr_array(run.rows << np.maximum(run.exponents, 0)[:, None])
+            blocks.append(sp.csr_array(sp.kron(sp.eye_array(run.groups, dtype=np.int64), block)))
             shifts.append(np.tile(np.maximum(-run.exponents, 0), run.groups))
         matrix = sp.csr_array(sp.block_diag(blocks, format="csr"))
         one = InputTransform(matrix.shape[1], (Factor.of("moments", matrix, np.concatenate(shifts)),))
