@@ -93,17 +93,18 @@ def test_given_shifts_are_the_programs_shifts() -> None:
     assert [int(layer.output.rescale.shift.max()) for layer in layers[:3]] == [2, 3, 4]
 
 
-def test_it_learns_the_digits(tmp_path: Any) -> None:
+@pytest.mark.parametrize("shifts", ["fitted", "learnt"])
+def test_it_learns_the_digits(shifts: Any, tmp_path: Any) -> None:
     data = load_dataset("digits").normalised(Normalisation(*((v,) for v in INPUT_NORMALISATION)))
     module = convert(build_network("mlp", 10, data.image_shape), torch.zeros(2, *data.image_shape))
-    method = IntegerTraining()
+    method = IntegerTraining(shifts=shifts)
     method.prepare(module)
     calibrate(module, data.calibration_loader(256))
-    config = TrainingConfig(epochs=8, batch_size=32, optimiser="adam", lr=5e-3, weight_decay=0, threads=1)
+    config = TrainingConfig(epochs=6, batch_size=32, optimiser="adam", lr=5e-3, weight_decay=0, threads=1)
     result = fit(
         module, data, config, tmp_path, callbacks=method.callbacks(), loss=method.loss(), progress=False
     )  # fmt: skip
-    assert result.accuracy > 0.9
+    assert result.accuracy > 0.88
     assert all(float(layer.weight.detach().abs().max()) <= 1 for layer in woven_layers(module).values())
     chip = crossloom.compile(module, "rram-40nm")
     exact = chip.accuracy(data.test_loader(), rung="integer").value
