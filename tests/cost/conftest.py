@@ -34,6 +34,8 @@ SMALL = {
     "array.b_adc": 8,
     "hierarchy.arrays_per_macro": 2,
     "hierarchy.macros_per_tile": 2,
+    "hierarchy.link_bits": 32,
+    "hierarchy.window_reuse": False,
 }
 """Arrays so small that a small network fills many of them, over several macros and tiles."""
 

@@ -10,9 +10,8 @@ from crossloom.hardware.load import Chip
 from crossloom.weave import weight_code
 
 EXPECTED = {
-    "isaac", "crimp-isaac", "crimp-isaac-fp", "rram-40nm", "neurram", "neurosim-rram", "rram-binary",
-    "sot-mram-and",
-    "sot-mram", "stt-mram", "sram-cim", "pcm", "fefet",
+    "isaac", "crimp-isaac", "crimp-isaac-fp", "rram-40nm", "neurram", "neurosim-rram", "neurosim-sram", "rram-binary",
+    "sot-mram-and", "sot-mram", "stt-mram", "sram-cim", "pcm", "fefet",
 }  # fmt: skip
 
 PAPER_WORDS = ("ISCA", "TECS", "ESSCIRC", "JSSC", "Frontiers", "Nature", "IRPS", "ISVLSI", "IEDM", "ICECS", "arXiv")
@@ -34,7 +33,7 @@ class TestEveryPreset:
 
     def test_every_source_is_published_or_owns_up(self, name):
         for path, source in load(name).sources.items():
-            known = any(word in source for word in PAPER_WORDS) or "NeuroSim V1.3" in source
+            known = any(word in source for word in PAPER_WORDS) or "NeuroSim V1." in source
             assert known or source.startswith(("ours: ", "default: ", "ISAAC-class")), (path, source)
 
     def test_a_figure_not_defaulted_is_not_called_a_default(self, name):
@@ -98,6 +97,9 @@ class TestFigures:
         assert (chip.precision.inputs, chip.precision.weights, chip.node.feature_size) == (8, 8, 22e-9)
         assert (d.r_on, d.on_off, d.read_voltage, d.read_pulse) == (6000, 150, 0.5, 10e-9)
         assert not a.lossless
+        sram = load("neurosim-sram")
+        assert (sram.array.b_cell, sram.device.technology, sram.device.cell_area_f2) == (1, "SRAM", 280)
+        assert sram.node == chip.node
 
     def test_neurram(self):
         chip = load("neurram")

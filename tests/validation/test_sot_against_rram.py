@@ -9,8 +9,8 @@ from crossloom.cost.validation.devices import CHIPS, CLAIM, cost
 
 @pytest.mark.slow
 def test_the_sourced_point_that_gives_the_claim() -> None:
-    """ISAAC's 100 ns RRAM read, Angizi's 2.85 ns SOT read, a converter a column, wide links."""
-    around = CHIPS["a converter a column, 2048-bit links"]
+    """ISAAC's 100 ns RRAM read, Angizi's 2.85 ns SOT read, a converter a column, wide links and ports."""
+    around = CHIPS["a converter a column, 2048-bit links and ports"]
     rram, sot = cost("rram-isaac", around), cost("sot-mram", around)
     assert sot.latency_s / rram.latency_s - 1 == pytest.approx(CLAIM[0], abs=0.02)
     assert sot.energy_j / rram.energy_j - 1 == pytest.approx(CLAIM[1], abs=0.03)

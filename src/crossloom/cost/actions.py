@@ -13,7 +13,7 @@ ceil(R_b / active_rows) row groups, macros m and accumulators of A bits:
 | input register | bits of P x written once per macro, read once per block |
 | output register | A bits written and read for every sum of every macro |
 | tile bus | bits of P x into every macro that needs them, A bits of every sum out of it |
-| buffer read | input codes fetched from the tile's buffer, once per position and macro: no reuse between positions |
+| buffer read | input codes fetched from the tile's buffer, per position and macro; with window reuse only new ones |
 | buffer write | each tensor written once into every tile that reads it |
 | network hop | bits × hops of tensors, of partial sums on their way to the last tile of their column, of rows of P x |
 | transform | operations of P × V; sums of inputs for offset and flipped columns, and their subtraction |
@@ -38,6 +38,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from crossloom.cost import windows
 from crossloom.cost.activity import Activity, LayerActivity
 from crossloom.cost.cells import CellTable
 from crossloom.cost.floorplan import FloorPlan, Flows
@@ -277,14 +278,15 @@ class _Counter:
         reads = self._reads(geometry, activity)
         driven, power = self._driven(geometry, activity)
         conversions = float(reads @ geometry.columns)
-        fetched = float(geometry.support.sum()) * input_bits if computed else float(geometry.macro_rows) * input_bits
+        fetched, raw = self._fetched(node, geometry, positions, computed)
+        into = float(geometry.macro_rows) if computed else fetched
         per_position = [
             *_read_work(geometry, driven, float(reads.sum()), conversions),
             Work(Action.SHIFT_ADD, conversions, width),
-            Work(Action.INPUT_REGISTER, float(geometry.macro_rows + geometry.rows.sum()) * row_bits),
+            Work(Action.INPUT_REGISTER, (into + float(geometry.rows.sum())) * row_bits + raw * input_bits),
             Work(Action.OUTPUT_REGISTER, 2.0 * geometry.macro_columns * width),
-            Work(Action.TILE_BUS, float(geometry.macro_rows) * row_bits + float(geometry.macro_columns) * width),
-            Work(Action.BUFFER_READ, fetched),
+            Work(Action.TILE_BUS, into * row_bits + float(geometry.macro_columns) * width),
+            Work(Action.BUFFER_READ, fetched * input_bits),
             *_transform_work(geometry, width),
             *_output_work(geometry, width),
         ]
@@ -296,6 +298,20 @@ class _Counter:
             node.name, "woven", geometry, owner, positions, self._time_in_reads(geometry, activity), width,
             _some(work), power * positions, moved, positions * layer.inputs * layer.outputs // layer.groups,
         )  # fmt: skip
+
+    def _fetched(self, node: Woven, geometry: Geometry, positions: int, computed: bool) -> tuple[float, float]:
+        """(values fetched from buffers, values into and out of registers of raw inputs) for one input vector, mean.
+
+        A computed P x differs from window to window, so that a chip with window reuse keeps the raw inputs of P
+        in a register of their own: what is fetched is written there, and every input of P is read from it.
+        """
+        keeps = self.mapping.chip.hierarchy.window_reuse and node.layer.convolution is not None
+        if not keeps:
+            return float(geometry.support.sum()) if computed else float(geometry.macro_rows), 0.0
+        starts = windows.runs(node.layer, node.shape, geometry.mapped.copies)
+        held = geometry.support if computed else windows.elements_by_macro(geometry)
+        fetched = windows.fetched(node.layer, held, positions, starts) / positions
+        return fetched, fetched + float(held.sum()) if computed else 0.0
 
     def _reads(self, geometry: Geometry, activity: LayerActivity | None) -> np.ndarray:
         """Reads of each block for one input vector."""

@@ -165,7 +165,7 @@ class _Report:
             busy=time.compute / interval if mapped and interval else 0.0,
             energy_j=sum(energy.values()) + leakage * interval, leakage_j=leakage * interval, leakage_w=leakage,
             latency_s=time.latency, compute_s=time.compute, network_s=time.network, area_m2=sum(area.values()),
-            actions=actions, energy_by_component=energy, area_by_component=area,
+            actions=actions, energy_by_component=energy, area_by_component=area, time_by_step=time.steps,
         )  # fmt: skip
 
     def _chip_level(self, interval: float) -> dict[str, float]:
@@ -238,7 +238,8 @@ class _Report:
             yield f"input planes are written beside the weights: {writes} writes of a cell an image, {life}"
         beat = f"fixed at {array.cycle:g} s" if array.cycle is not None else "the sum of its parts"
         yield f"read cycle: {beat}, {array.columns_per_adc} columns to a converter"
-        yield "buffers: input codes are fetched anew for every position and macro; tensors written once per tile"
+        kept = "only what a window adds to the one before it in its row" if chip.hierarchy.window_reuse else "anew"
+        yield f"buffers: input codes are fetched {kept} for every position and macro; tensors written once per tile"
         yield "digital nodes stream behind the layer before them; pooling goes through the buffer"
         links = f"{chip.hierarchy.link_bits} bits at {plan.clock:g} Hz"
         yield f"network: {plan.kind}, links of {links}, the busiest one bounds time"

@@ -53,6 +53,9 @@ class LayerCost:
         leakage_w: standby power of the layer's share of arrays, macros, tiles and units.
         latency_s: until an image has passed.
         compute_s, network_s: what the latency is the larger of.
+        time_by_step: seconds of the arrays' reads by action, one after another (overlapping where the chip's cycle is
+            fixed), and of every other part by component, which works beside the reads; the slower of the two sets
+            compute_s.
         area_m2: its arrays and macros, its share of tiles by macros, its on-demand units.
         actions: counts by action.
         energy_by_component: dynamic energy, J.
@@ -82,6 +85,7 @@ class LayerCost:
     actions: dict[str, float]
     energy_by_component: dict[str, float]
     area_by_component: dict[str, float]
+    time_by_step: dict[str, float]
 
 
 @dataclass(frozen=True)

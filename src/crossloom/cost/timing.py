@@ -28,11 +28,14 @@ class NodeTime:
         compute: the arrays and the parts that serve them.
         network: until its operands have arrived.
         units: on-demand parts by component name, over all copies.
+        steps: of that, the arrays' reads by action, one after another (overlapping where the cycle is fixed), and
+            the work of each other part, which goes on beside the reads.
     """
 
     compute: float
     network: float
     units: dict[str, int]
+    steps: dict[str, float]
 
     @property
     def latency(self) -> float:
@@ -40,24 +43,32 @@ class NodeTime:
         return max(self.compute, self.network)
 
 
-def read_time(chip: Chip, parts: Iterable[Component], columns: int, width: int = 1) -> float:
-    """Seconds of one read of an array of which `columns` physical columns are used, for a digit of `width` bits.
+def read_steps(chip: Chip, parts: Iterable[Component], columns: int, width: int = 1) -> dict[Action, float]:
+    """Seconds of each step of one read of an array of which `columns` physical columns are used.
 
     Columns share converters in runs of `columns_per_adc`, so the fullest converter works min(columns_per_adc,
-    columns) times. With a fixed cycle the samples of one read are converted while the next one settles: the cycle,
-    or whichever of the two takes longer. Without one, the steps follow each other. A serial digit is driven and
-    sampled once a bit and integrated 2^width − 1 times.
+    columns) times. A serial digit of `width` bits is driven and sampled once a bit and integrated 2^width − 1 times.
+    Of several parts that serve a step, the slowest counts.
     """
     converted = min(chip.array.columns_per_adc, columns)
-    serial = chip.array.digit_drive == "serial"
     repeats = dict.fromkeys(BY_COLUMN, converted)
-    if serial:
+    if chip.array.digit_drive == "serial":
         repeats |= {Action.ROW_DRIVE: width, Action.SAMPLE_HOLD: width, Action.INTEGRATE: (1 << width) - 1}
     times = dict.fromkeys(IN_READ, 0.0)
     for part in parts:
         for action in IN_READ:
             if action in part.actions and part.level == "array":
                 times[action] = max(times[action], part.latency * repeats.get(action, 1))
+    return times
+
+
+def read_time(chip: Chip, parts: Iterable[Component], columns: int, width: int = 1) -> float:
+    """Seconds of one read of an array, for a digit of `width` bits.
+
+    With a fixed cycle the samples of one read are converted while the next one settles: the cycle, or whichever of
+    the two takes longer. Without one, the steps of `read_steps` follow each other.
+    """
+    times = read_steps(chip, parts, columns, width)
     if chip.array.cycle is None:
         return sum(times.values())
     return max(chip.array.cycle, times[Action.ROW_DRIVE] + times[Action.ARRAY_READ], times[Action.ADC_CONVERSION])
@@ -92,23 +103,31 @@ class Clockwork:
         """Times of one node; `pace` is how long the layer before a digital node takes for an image."""
         arrays = 0.0
         copies = 1
+        steps: dict[str, float] = {}
         if node.geometry is not None and node.geometry.mapped.blocks:
             copies = node.geometry.mapped.copies
             columns, digits = int(node.geometry.columns.max()), node.geometry.mapped.digits
-            read = [read_time(self.chip, self.parts.values(), columns, digit.width) for digit in digits]
-            arrays = math.ceil(node.positions / copies) * node.reads * sum(read) / len(read)
+            reads = math.ceil(node.positions / copies) * node.reads / len(digits)
+            for digit in digits:
+                arrays += reads * read_time(self.chip, self.parts.values(), columns, digit.width)
+                for action, time in read_steps(self.chip, self.parts.values(), columns, digit.width).items():
+                    if time:
+                        steps[action.value] = steps.get(action.value, 0.0) + reads * time
         compute = arrays
-        for part in self.parts.values():
+        for name, part in self.parts.items():
             inside = part.level == "array" and any(action in IN_READ for action in part.actions)
             if part.count != "on_demand" and not inside and Action.NETWORK_HOP not in part.actions:
-                compute = max(compute, self._occupied(part, node) / self._instances(part, node))
+                busy = self._occupied(part, node) / self._instances(part, node)
+                compute = max(compute, busy)
+                if busy:
+                    steps[name] = busy
         available = compute if node.geometry is not None else pace
         units: dict[str, int] = {}
         for name, part in self.parts.items():
             if part.count == "on_demand" and any(w.action in part.actions for w in node.work):
                 busy = self._occupied(part, node) / copies
                 units[name] = copies * max(math.ceil(busy / available - 1e-9) if available > 0 else 1, 1)
-        return NodeTime(compute, self.counts.plan.time(node.flows, self.hop), units)
+        return NodeTime(compute, self.counts.plan.time(node.flows, self.hop), units, steps)
 
     def all(self, program: Program) -> dict[str, NodeTime]:
         """Times by node name. A digital node keeps pace with the slowest layer it reads from."""

@@ -99,6 +99,7 @@ def family(chip: Chip) -> Family:
     macro_side = math.sqrt(2 * chip.hierarchy.arrays_per_macro * array_area)
     tile_side = 2 * math.sqrt(chip.hierarchy.macros_per_tile) * macro_side
     adder = GATES["full_adder"]
+    port = 1 / (chip.hierarchy.port_bits * node.clock)
 
     def part(level: str, actions: list[Action], energy: float, source: str, **more: Any) -> Component:
         return Component.model_validate(
@@ -158,13 +159,14 @@ def family(chip: Chip) -> Family:
         ),
         "buffer": part(
             "tile", [Action.BUFFER_READ, Action.BUFFER_WRITE],
-            gates.wire(2 * buffer_side) + gates.energy(8), "64 KB SRAM: one bit over its two sides and 8 gates",
+            gates.wire(2 * buffer_side) + gates.energy(8),
+            "64 KB SRAM: one bit over its two sides and 8 gates; hierarchy.port_bits a clock", latency=port,
             area=gates.area(buffer_bits * GATES["sram_bit"]) * 1.5,
             leakage=gates.leakage(buffer_bits * GATES["sram_bit"]) * 0.1,
         ),
         "bus": part(
-            "tile", [Action.TILE_BUS], gates.wire(tile_side), "one transition on a wire across the tile",
-            area=256 * 4 * f * tile_side,
+            "tile", [Action.TILE_BUS], gates.wire(tile_side), "one transition on one of port_bits wires across the tile",
+            area=chip.hierarchy.port_bits * 4 * f * tile_side, latency=port,
         ),
         "router": part(
             "tile", [Action.NETWORK_HOP],
@@ -232,4 +234,4 @@ def family(chip: Chip) -> Family:
     return Family(name="analytical", description="Formulas at the chip's own node", components=parts)
 
 
-family.version = 2  # type: ignore[attr-defined]
+family.version = 3  # type: ignore[attr-defined]

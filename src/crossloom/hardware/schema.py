@@ -356,10 +356,18 @@ class Hierarchy(Record):
         32, unit="bit", ge=1, le=65536, typical="32", source="default: flit size of ISAAC, ISCA 2016, Table I"
     )
     """Bits that one link moves in one network cycle."""
+    port_bits: int = figure(
+        256, unit="bit", ge=1, le=65536, typical="256", source="default: eDRAM port of ISAAC, ISCA 2016, Table I"
+    )
+    """Bits that a tile's buffer, and its bus to the macros, move in one clock; read by computed component families."""
     network_clock: float | None = figure(None, unit="Hz", gt=0, le=1e11, typical="1e9", source="default: node.clock")
     """Clock of the network; none means the node's."""
     pipelined: bool = figure(True, typical="true", source="default: layers work on successive images at once")
     """Layers work on different images at the same time."""
+    window_reuse: bool = figure(
+        False, typical="true for NeuroSim", source="default: ISAAC, ISCA 2016: registers are filled anew every pass"
+    )
+    """Input registers keep a convolution's window and fetch only the pixels that the next one in its row adds."""
 
 
 class Calibration(Record):

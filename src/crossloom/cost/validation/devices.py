@@ -29,11 +29,12 @@ SOT: dict[str, dict[str, Any]] = {
 }
 """The sourced SOT point, and one of high resistance."""
 
+WIDE = {"hierarchy.link_bits": 2048, "hierarchy.port_bits": 2048}
 CHIPS: dict[str, dict[str, Any]] = {
-    "8 columns a converter, 32-bit links": {},
-    "a converter a column, 32-bit links": {"array.columns_per_adc": 1},
-    "8 columns a converter, 2048-bit links": {"hierarchy.link_bits": 2048},
-    "a converter a column, 2048-bit links": {"array.columns_per_adc": 1, "hierarchy.link_bits": 2048},
+    "8 columns a converter, 32-bit links, 256-bit ports": {},
+    "a converter a column": {"array.columns_per_adc": 1},
+    "2048-bit links and ports": WIDE,
+    "a converter a column, 2048-bit links and ports": {"array.columns_per_adc": 1, **WIDE},
 }
 """What stands around the arrays; the first is the preset."""
 
@@ -79,9 +80,9 @@ def sot_against_rram() -> Section:
             ),
             "The claim needs an RRAM read some twenty times as long as the SOT one: the sourced pair that gives it is "
             "ISAAC's 100 ns RRAM read against a 2.85 ns SOT read, **and** a chip in which the read is nearly all of "
-            "the time: a converter for every column and a network that never waits. On the preset chip the same pair "
-            "saves less time, as converters and links take what the device gives; with the 10 ns RRAM read of "
-            "NeuroSim (the 40 nm macro's) neither figure is reached. Energy follows V²·G·t and reaches the claim with "
-            "the ISAAC-class cell on any of these chips. Which pair the paper used is not in its abstract.",
+            "the time: a converter for every column, and links, buses and buffers wide enough never to wait. On the "
+            "preset chip the same pair saves less time, as they take what the device gives; with the 10 ns RRAM read "
+            "of NeuroSim (the 40 nm macro's) neither figure is reached. Energy follows V²·G·t and reaches the claim "
+            "with the ISAAC-class cell on any of these chips. Which pair the paper used is not in its abstract.",
         ),
     )

@@ -1,180 +1,194 @@
-"""DNN+NeuroSim V1.3's default VGG8 chip beside ours.
-
-The figures were printed by NeuroSim V1.3 (github.com/neurosim/DNN_NeuroSim_V1.3 at 388f421, defaults of Param.cpp) on
-made-up traces: weights N(0, 0.25²) on an 8-bit grid in (−1, 1), inputs |N(0, 32²)| clipped to 127 with every second
-value zero behind the first layer. Ours sees inputs of the same distribution.
-"""
+"""DNN+NeuroSim's default VGG8 chips (V1.3: RRAM, V1.4: SRAM) beside ours, each difference explained."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from crossloom.cost.activity import Activity, activity_of
+from crossloom.cost.activity import activity_of
 from crossloom.cost.estimate import estimate
 from crossloom.cost.report import CostReport, LayerCost, si
+from crossloom.cost.validation.neurosim_reasons import TEXT, reasons
+from crossloom.cost.validation.neurosim_runs import Run, input_codes, load_run
 from crossloom.cost.validation.page import Section, Table
 from crossloom.cost.validation.programs import program
 from crossloom.hardware import load
-from crossloom.mapping import Mapping, map_program
+from crossloom.mapping import map_program
+
+CHIPS = {"V1.3": "neurosim-rram", "V1.4": "neurosim-sram"}
+"""Our preset of each version's default chip."""
+
+CONVERTING = ("adc", "sample_hold", "cells", "crossbar", "column_multiplexer")
+ACCUMULATION = ("shift_add", "tile_adder", "transform_adder")
+NETWORK = ("bus", "router")
+"""Our components under NeuroSim's headings."""
+
+SENSED_RRAM = 0.073 * 1e-9
+"""W·Ω·s: V1.3 charges 0.073 W ÷ R for 1 ns for a column of resistance R (22 nm, low standby power, 0.5 V)."""
+
+
+@cache
+def ours(version: str) -> CostReport:
+    """VGG8 on our preset with NeuroSim's copies of every layer; inputs of the traces' distribution."""
+    run = load_run(version)
+    network = program("vgg8", 10, (3, 32, 32))
+    names = [node.layer.name for node in network.woven()]
+    chip = load(CHIPS[version], {"hierarchy.pipelined": run.pipelined})
+    mapping = map_program(network, chip, dict(zip(names, (layer.copies for layer in run.layers), strict=True)))
+    rng = np.random.default_rng(0)
+    vectors = {
+        name: input_codes(rng, mapped.layer.inputs, 256, i == 0).T
+        for i, (name, mapped) in enumerate(mapping.layers.items())
+    }
+    return estimate(mapping, activity_of(mapping, vectors))
+
+
+def woven(report: CostReport) -> list[LayerCost]:
+    """Matrix layers in order."""
+    return [layer for layer in report.layers if layer.kind == "woven"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """What NeuroSim printed. SI units; by component: converters, accumulation, all else (network and buffers apart)."""
+class Row:
+    """One figure of both, and why they differ."""
 
-    tiles: tuple[int, ...] = (1, 1, 2, 2, 4, 4, 32, 1)
-    utilisation: tuple[float, ...] = (0.210938, 1, 1, 1, 1, 1, 1, 0.3125)
-    arrays_per_tile: int = (1024 // 128) ** 2
-    memory_utilisation: float = 0.968584
-    area: float = 58.7334e-6
-    area_cells: float = 1.5408e-6
-    area_network: float = 7.08189e-6
-    area_converters: float = 24.5324e-6
-    area_accumulation: float = 5.30565e-6
-    area_other: float = 20.2727e-6
-    latency: float = 1.35931e-3
-    latency_converters: float = 63.0762e-6
-    latency_buffers: float = 1.00182e-3
-    latency_network: float = 165.287e-6
-    energy: float = 41.8086e-6
-    energy_converters: float = 21.2693e-6
-    energy_accumulation: float = 4.86179e-6
-    energy_network: float = 10.2233e-6
-    energy_buffers: float = 0.465134e-6
-    leakage_power: float = 849.834e-6
-    leakage_energy: float = 1.48458e-6
-    clock_period: float = 2.03892e-9
-    seconds: float = 190.0
-    layer_energy: tuple[float, ...] = (
-        1.32373e-6, 13.0634e-6, 5.48297e-6, 10.3371e-6, 3.72503e-6, 7.20974e-6, 0.660732e-6, 0.00593917e-6,
+    name: str
+    theirs: str
+    mine: str
+    ratio: float | None
+    why: str
+
+    def cells(self) -> tuple[str, ...]:
+        """For the table."""
+        return self.name, self.theirs, self.mine, "" if self.ratio is None else f"{self.ratio:.2f}", self.why
+
+
+def _sum(report: CostReport, key: str, names: tuple[str, ...]) -> float:
+    return float(np.sum([getattr(report.components[n], key) for n in names if n in report.components]))
+
+
+def rows(version: str, why: dict[str, str]) -> list[Row]:
+    """Tiles, utilisation, area, energy and latency by component; `why` by heading."""
+    run, report = load_run(version), ours(version)
+    found = [
+        Row("tiles", f"{sum(layer.tiles for layer in run.layers)}", f"{report.tiles}", None, why["tiles"]),
+        Row("arrays", f"{sum(run.arrays)}", f"{report.crossbars}", report.crossbars / sum(run.arrays), why["arrays"]),
+        Row("utilisation", f"{100 * run.utilisation:.1f} %", f"{100 * report.utilisation:.1f} %",
+            report.utilisation / run.utilisation, why["utilisation"]),
+    ]  # fmt: skip
+
+    def area(name: str, key: str, mine: float) -> Row:
+        theirs = run.area[key]
+        return Row(f"area: {name}", f"{theirs * 1e6:.2f} mm²", f"{mine * 1e6:.2f} mm²", mine / theirs,
+                   why[f"area {key}"])  # fmt: skip
+
+    parts = {
+        "cells": ("cell arrays", ("crossbar",)),
+        "converters": ("converters", ("adc", "sample_hold", "column_multiplexer")),
+        "accumulation": ("accumulation", ACCUMULATION),
+        "network": ("network", NETWORK),
+    }
+    listed = [area(name, key, _sum(report, "area_m2", names)) for key, (name, names) in parts.items()]
+    rest = report.area_m2 - sum(_sum(report, "area_m2", names) for _, names in parts.values())
+    found += [*listed, area("buffers, drivers, pooling, activation", "other", rest), area("all", "all", report.area_m2)]
+
+    def energy(name: str, key: str, mine: float, theirs: float | None = None) -> Row:
+        theirs = run.energy[key] if theirs is None else theirs
+        return Row(f"energy: {name}", si(theirs, "J"), si(mine, "J"), mine / theirs, why[f"energy {name}"])
+
+    shares = {
+        "converters": ("converters and cells", CONVERTING), "accumulation": ("accumulation", ACCUMULATION),
+        "network": ("network", NETWORK), "buffers": ("buffers", ("buffer",)),
+    }  # fmt: skip
+    found += [energy(name, key, _sum(report, "energy_j", names)) for key, (name, names) in shares.items()]
+    left = report.dynamic_j - sum(_sum(report, "energy_j", names) for _, names in shares.values())
+    found += [energy("registers, drivers, pooling, activation", "other", left)]
+    found += [energy("all, dynamic", "all", report.dynamic_j)]
+    found.append(
+        Row("standby power", si(run.leakage, "W"), si(report.leakage_w, "W"), report.leakage_w / run.leakage,
+            why["leakage"])
     )  # fmt: skip
-    layer_latency: tuple[float, ...] = (
-        379.809e-6, 566.444e-6, 119.167e-6, 193.417e-6, 35.4283e-6, 61.2004e-6, 2.59514e-6, 1.24973e-6,
+    return [*found, *_times(run, report, why)]
+
+
+def _times(run: Run, report: CostReport, why: dict[str, str]) -> list[Row]:
+    """Latency by part: the sum of the layers one after another, or the slowest of pipelined ones."""
+    total = max if run.pipelined else sum
+    layers = woven(report)
+
+    def step(*names: str) -> float:
+        return float(total(sum(layer.time_by_step.get(name, 0.0) for name in names) for layer in layers))
+
+    mine = {
+        "converters": step("array_read", "adc_conversion"), "accumulation": step("row_drive", "shift_add"),
+        "network": float(total(layer.network_s for layer in layers)), "buffers": step("buffer"),
+        "all": report.interval_s if run.pipelined else report.latency_s,
+    }  # fmt: skip
+    names = {
+        "converters": "sensing and converting", "accumulation": "accumulation", "buffers": "buffers",
+        "network": "network", "all": "an image a beat of the pipeline" if run.pipelined else "layer after layer",
+    }  # fmt: skip
+    return [
+        Row(f"latency: {name}", si(run.latency[key], "s"), si(mine[key], "s"), mine[key] / run.latency[key],
+            why[f"latency {key}"])
+        for key, name in names.items()
+    ]  # fmt: skip
+
+
+def layer_table(version: str) -> Table:
+    """Arrays, energy and time of every layer."""
+    run, report = load_run(version), ours(version)
+    lines = tuple(
+        (
+            f"{i + 1}", f"{theirs.copies}", f"{theirs.tiles}", f"{arrays}", f"{mine.crossbars}", si(theirs.energy, "J"),
+            si(mine.energy_j - mine.leakage_j, "J"), si(theirs.latency, "s"), si(mine.latency_s, "s"),
+        )
+        for i, (theirs, arrays, mine) in enumerate(zip(run.layers, run.arrays, woven(report), strict=True))
+    )  # fmt: skip
+    return Table(
+        ("layer", "copies", "tiles, NeuroSim", "arrays, NeuroSim", "arrays, ours", "energy, NeuroSim", "energy, ours",
+         "latency, NeuroSim", "latency, ours"),
+        lines,
     )  # fmt: skip
 
 
-NEUROSIM = Run()
-
-
-def activity(mapping: Mapping) -> Activity:
-    """Inputs of the run's distribution."""
-    rng = np.random.default_rng(0)
-    vectors = {}
-    for i, (name, mapped) in enumerate(mapping.layers.items()):
-        codes = np.abs(rng.normal(0, 32, (256, mapped.layer.inputs))).clip(0, 127).astype(np.int64)
-        if i:
-            codes[rng.random(codes.shape) < 0.5] = 0
-        vectors[name] = codes
-    return activity_of(mapping, vectors)
-
-
-def ours(read_pulse: float | None = None) -> CostReport:
-    """VGG8 on `neurosim-rram`, one layer at a time as in the run; `read_pulse` in place of the stated one."""
-    changes = {"hierarchy.pipelined": False} | ({"device.read_pulse": read_pulse} if read_pulse else {})
-    mapping = map_program(program("vgg8", 10, (3, 32, 32)), load("neurosim-rram", changes))
-    return estimate(mapping, activity(mapping))
-
-
-def _row(name: str, theirs: str, mine: str, ratio: float | None, why: str) -> tuple[str, ...]:
-    return name, theirs, mine, "" if ratio is None else f"{ratio:.2f}", why
+def figures(version: str) -> dict[str, float]:
+    """What the explanations speak of: energies in µJ, of a conversion in fJ."""
+    run, report, chip = load_run(version), ours(version), load(CHIPS[version])
+    conversions = sum(layer.actions["adc_conversion"] for layer in woven(report))
+    cells, adc = report.components["cells"].energy_j, report.components["adc"].energy_j
+    sensed = cells * SENSED_RRAM / (chip.device.read_voltage**2 * chip.device.read_pulse)
+    gates = ("input_register", "output_register", "router", "shift_add", "row_driver", "adc")
+    return {
+        "cell_f2": chip.device.cell_area_f2,
+        "link_bits": chip.hierarchy.link_bits,
+        "unexplained": (2 * run.area["all"] - sum(run.area.values())) * 1e6,
+        "clock": run.clock_period * 1e9,
+        "seconds": run.seconds,
+        "acc_theirs": run.energy["accumulation"] / conversions * 1e15,
+        "acc_ours": _sum(report, "energy_j", ACCUMULATION) / conversions * 1e15,
+        "gates_ours": 100 * _sum(report, "leakage_w", gates) / report.leakage_w,
+        "cells": cells * 1e6,
+        "cells_sensed": sensed * 1e6,
+        "comparators": (run.energy["converters"] - sensed) * 1e6,
+        "adc": adc * 1e6,
+        "adc_each": adc / conversions * 1e15,
+        "cell_each": cells / conversions * 1e15,
+        "conv_theirs": run.energy["converters"] / conversions * 1e15,
+        "conv_ours": _sum(report, "energy_j", CONVERTING) / conversions * 1e15,
+        "bus": (max if run.pipelined else sum)(layer.time_by_step.get("bus", 0.0) for layer in woven(report)) * 1e6,
+        "without": (report.dynamic_j - cells + sensed) * 1e6,
+    }
 
 
 def neurosim() -> Section:
-    """The chip as a whole, and layer by layer."""
-    run, full = NEUROSIM, ours()
-    short = ours(run.clock_period)
-    parts = full.components
-
-    def area(*names: str) -> float:
-        return sum(parts[name].area_m2 for name in names if name in parts)
-
-    def energy(report: CostReport, *names: str) -> float:
-        return sum(report.components[name].energy_j for name in names if name in report.components)
-
-    arrays = sum(run.tiles) * run.arrays_per_tile
-    needed = [round(t * run.arrays_per_tile * u) for t, u in zip(run.tiles, run.utilisation, strict=True)]
-    mm2 = 1e6
-    analog = ("adc", "cells", "sample_hold", "crossbar")
-    table = [
-        _row("arrays", f"{arrays}", f"{full.crossbars}", full.crossbars / arrays,
-             "NeuroSim allocates whole tiles of 64 arrays to a layer and unrolls 3×3 kernels over nine processing "
-             "elements; we allocate arrays"),
-        _row("utilisation", f"{100 * run.memory_utilisation:.1f} %", f"{100 * full.utilisation:.1f} %", None,
-             "the same cells hold weights; theirs counts the slots of whole tiles"),
-        _row("cell arrays, area", f"{run.area_cells * mm2:.2f} mm²", f"{area('crossbar') * mm2:.2f} mm²",
-             area("crossbar") / run.area_cells, "the same 48 F²; they count their idle arrays as well"),
-        _row("converters, area", f"{run.area_converters * mm2:.2f} mm²", f"{area('adc', 'sample_hold') * mm2:.2f} mm²",
-             area("adc", "sample_hold") / run.area_converters,
-             "theirs are 31 current comparators with references each (flash); ours is a 5-bit SAR"),
-        _row("accumulation, area", f"{run.area_accumulation * mm2:.2f} mm²",
-             f"{area('shift_add', 'tile_adder') * mm2:.2f} mm²",
-             area("shift_add", "tile_adder") / run.area_accumulation,
-             "theirs has adder trees at three levels; we add over the blocks of a macro in one accumulator"),
-        _row("network, area", f"{run.area_network * mm2:.2f} mm²", f"{area('bus', 'router') * mm2:.2f} mm²",
-             area("bus", "router") / run.area_network, "theirs is an H-tree of up to 2048 wires with repeaters; ours "
-             "has 32-bit links"),
-        _row("all, area", f"{run.area * mm2:.1f} mm²", f"{full.area_m2 * mm2:.1f} mm²", full.area_m2 / run.area,
-             "the sum of the above; the rest is theirs: register-file buffers, switch matrices, level shifters"),
-        _row("converters and cells, energy", si(run.energy_converters, "J"), si(energy(full, *analog), "J"),
-             energy(full, *analog) / run.energy_converters,
-             "theirs: the amplifier's fitted power, 0.073 V²·G beyond its own, while it senses (1 ns and more); "
-             "ours is 0.25 V²·G for the stated 10 ns read"),
-        _row(f"the same with cells on for {run.clock_period * 1e9:.2f} ns, their clock", si(run.energy_converters, "J"),
-             si(energy(short, *analog), "J"), energy(short, *analog) / run.energy_converters,
-             "what is left: 0.073 against 0.25 V²·G (a factor of 3.4: the drop over selector and clamp), "
-             "sensing sooner than the clock, and the weights' distribution"),
-        _row("accumulation, energy", si(run.energy_accumulation, "J"), si(energy(full, "shift_add", "tile_adder"), "J"),
-             energy(full, "shift_add", "tile_adder") / run.energy_accumulation,
-             "one shift-and-add for every conversion on both sides"),
-        _row("network, energy", si(run.energy_network, "J"), si(energy(full, "bus", "router"), "J"),
-             energy(full, "bus", "router") / run.energy_network,
-             "theirs drives repeated wires across a chip of twice the area"),
-        _row("buffers, energy", si(run.energy_buffers, "J"), si(energy(full, "buffer"), "J"),
-             energy(full, "buffer") / run.energy_buffers,
-             "we fetch a window anew for every position and macro; theirs fetches a window\'s new pixels"),
-        _row("dynamic energy an image", si(run.energy, "J"), si(full.dynamic_j, "J"), full.dynamic_j / run.energy,
-             "the cells' read time"),
-        _row("dynamic energy, cells on for their clock", si(run.energy, "J"), si(short.dynamic_j, "J"),
-             short.dynamic_j / run.energy, "what is left of the difference is above"),
-        _row("standby power", si(run.leakage_power, "W"), si(full.leakage_w, "W"), full.leakage_w / run.leakage_power,
-             "theirs assumes low-standby-power transistors (100 pA/µm), ours low-operating-power ones (5 nA/µm)"),
-        _row("latency, one layer at a time", si(run.latency, "s"), si(full.latency_s, "s"),
-             full.latency_s / run.latency, "three quarters of theirs is the global buffer's port; ours has no such "
-             "port but pays for links"),
-        _row("time to estimate", f"{run.seconds:.0f} s", "below 1 s", None, "on the same machine, one thread"),
-    ]  # fmt: skip
-    layers = tuple(
-        (
-            f"{i + 1}", f"{need}", f"{layer.crossbars}", si(theirs_e, "J"), si(layer.energy_j - layer.leakage_j, "J"),
-            si(theirs_t, "s"), si(layer.latency_s, "s"),
-        )
-        for i, (need, layer, theirs_e, theirs_t) in enumerate(
-            zip(needed, _ordered(short), run.layer_energy, run.layer_latency, strict=True)
-        )
-    )  # fmt: skip
-    return Section(
-        "neurosim-vgg8",
-        "DNN+NeuroSim V1.3's default VGG8 chip",
-        (
-            "22 nm, 2-bit RRAM of 6 kΩ and on/off ratio 150, 128 × 128 arrays, 8-bit weights and inputs, 5-bit "
-            "converters shared by 8 columns. NeuroSim's figures are from a run of ours of V1.3 at 388f421 with the "
-            "defaults of its Param.cpp, on made-up traces: weights N(0, 0.25²) on an 8-bit grid in (−1, 1), inputs "
-            "|N(0, 32²)| clipped to 127, every second one zero behind the first layer. Ours sees inputs of the same "
-            "distribution and the untrained network's weights; none of NeuroSim's code is used.",
-            Table(("figure", "NeuroSim", "ours", "ours ÷ theirs", "why they differ"), tuple(table)),
-            "Layer by layer (ours with cells on for NeuroSim's clock; arrays are those that hold weights):",
-            Table(
-                ("layer", "arrays, NeuroSim", "arrays, ours", "energy, NeuroSim", "energy, ours", "latency, NeuroSim",
-                 "latency, ours"),
-                layers,
-            ),
-            "NeuroSim is no silicon: where the two differ, the last column says which assumption does it, not who is "
-            "right. V1.4's SRAM chip was not run.",
-        ),
-    )  # fmt: skip
-
-
-def _ordered(report: CostReport) -> list[LayerCost]:
-    return [layer for layer in report.layers if layer.kind == "woven"]
+    """Both versions."""
+    heads = ("figure", "NeuroSim", "ours", "ours ÷ theirs", "why they differ")
+    parts: list[str | Table] = [TEXT["intro"]]
+    for version in CHIPS:
+        known = figures(version)
+        table = Table(heads, tuple(row.cells() for row in rows(version, reasons(version, known))))
+        parts += [TEXT[version].format(**known), table, "Layer by layer:", layer_table(version)]
+    return Section("neurosim-vgg8", "DNN+NeuroSim's default VGG8 chips, V1.3 and V1.4", (*parts, TEXT["end"]))
