@@ -24,6 +24,9 @@ def reproduce(
     ] = None,
     network: o.Network = None,
     weights: o.Weights = None,
+    data: o.Data = None,
+    train_images: o.TrainImages = None,
+    epochs: o.Epochs = None,
     data_dir: o.DataDir = None,
     limit: Annotated[
         int | None,
@@ -61,7 +64,10 @@ def reproduce(
     if limit is not None and limit < 1:
         raise InputError("--limit", limit, "at least 1 image")
     with Screen(quiet) as screen:
-        request = Request(network, weights, limit, machine(device, threads, data_dir), fresh=fresh, progress=screen)
+        request = Request(
+            network, weights, limit, data, epochs, train_images, machine(device, threads, data_dir), fresh=fresh,
+            progress=screen,
+        )  # fmt: skip
         file = make(paper, request)
     path = file.save(results)
     record = {"file": str(path), **file.model_dump(mode="json")}
