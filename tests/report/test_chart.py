@@ -27,6 +27,16 @@ def test_error_bars_end_at_the_spread() -> None:
     assert (float(bar.get("y1")), float(bar.get("y2"))) == (440 - 64, 56)
 
 
+def test_labels_stand_beside_their_points() -> None:
+    chart = line_chart("t", Axis("x"), Axis("y"), [Series("s", [(0, 5), (1, 6)], labels=["<3", "4"])])
+    root = ET.fromstring(chart)
+    spots = [(float(c.get("cx")) + 5, float(c.get("cy")) - 5) for c in root.iter(f"{SVG}circle") if len(c)]
+    written = {
+        t.text: (float(t.get("x")), float(t.get("y"))) for t in root.iter(f"{SVG}text") if t.get("class") == "tick"
+    }
+    assert [written["<3"], written["4"]] == spots
+
+
 @pytest.mark.parametrize(
     ("value", "words"), [(0, "0"), (0.25, "0.25"), (12_000, "12000"), (1e6, "10⁶"), (2.5e-9, "2.5·10⁻⁹")]
 )

@@ -32,6 +32,7 @@ class Series:
         spread: half the height of an error bar at every point, or None.
         dashed: for baselines and others' figures.
         joined: whether a line joins the points.
+        labels: a word beside every point, or None.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Series:
     spread: Sequence[float] | None = None
     dashed: bool = False
     joined: bool = True
+    labels: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def drawn(
             made.append(f'<line class="curve c{colour}" x1="{px}" x2="{px}" y1="{bar[0]}" y2="{bar[1]}"/>')
         words = f"<title>{escape(one.name)}: {said(vx)}, {said(vy)}</title>"
         made.append(f'<circle class="dot c{colour}" cx="{px}" cy="{py}" r="3.5">{words}</circle>')
+    for (px, py), label in zip(places, one.labels or (), strict=False):
+        made.append(f'<text class="tick" x="{px + 5:.1f}" y="{py - 5:.1f}">{escape(label)}</text>')
     return made
 
 
