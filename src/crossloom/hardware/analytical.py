@@ -165,7 +165,7 @@ def family(chip: Chip) -> Family:
             leakage=gates.leakage(buffer_bits * GATES["sram_bit"]) * 0.1,
         ),
         "bus": part(
-            "tile", [Action.TILE_BUS], gates.wire(tile_side), "one transition on one of port_bits wires across the tile",
+            "tile", [Action.TILE_BUS], gates.wire(tile_side), "a transition on one of port_bits wires across the tile",
             area=chip.hierarchy.port_bits * 4 * f * tile_side, latency=port,
         ),
         "router": part(

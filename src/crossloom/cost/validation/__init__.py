@@ -1,9 +1,9 @@
 """Published figures beside ours: one section a chip or claim, rendered to `docs/validation/`.
 
-`python -m crossloom.cost.validation docs/validation` writes the pages. No estimate reads anything of this package.
+`crossloom validate --pages docs/validation` writes the pages. No estimate reads anything of this package.
 """
 
 from crossloom.cost.validation.page import Section, Table, render
-from crossloom.cost.validation.sections import SECTIONS, build
+from crossloom.cost.validation.sections import SECTIONS, build, write
 
-__all__ = ["SECTIONS", "Section", "Table", "build", "render"]
+__all__ = ["SECTIONS", "Section", "Table", "build", "render", "write"]
