@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossloom.errors import InputError
-from crossloom.mapping import cut, map_program, rename, reorder
+from crossloom.mapping import cut, rename, reorder
 from crossloom.mapping.row_clusters import cluster, distances, medians
 from crossloom.nn import MatrixWeave
 from crossloom.simulate import Settings, engine

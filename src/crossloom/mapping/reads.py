@@ -77,7 +77,7 @@ class Reads:
         )  # fmt: skip
 
     def sample(self, limit: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(contributions x·level, int32 (rows, samples), weights) of at most `limit` triples (digit, vector, column).
+        """(contributions x·level (rows, samples), weights) of at most `limit` triples (digit, vector, column).
 
         All of them if there are no more; else so many drawn evenly, with replacement.
         """
@@ -87,7 +87,7 @@ class Reads:
         chosen = np.arange(count) if count <= limit else np.sort(rng.integers(0, count, limit))
         d, rest = np.divmod(chosen, vectors * columns)
         v, j = np.divmod(rest, columns)
-        made = self.digits[d, v].T.astype(np.int32) * self.levels[:, j]
+        made = self.digits[d, v].T.astype(np.uint8 if self.top < 256 else np.int32) * self.levels[:, j]
         weight = self.digit_weight[d] * self.column_weight[j] * (count / len(chosen))
         live = made.any(0) & (weight > 0)
         return np.ascontiguousarray(made[:, live]), weight[live]

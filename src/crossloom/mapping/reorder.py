@@ -188,25 +188,23 @@ def _ordered(
     if reads.windows < 2:
         return np.arange(rows), reads.total(table)
     every = reads.digits.shape[0] * reads.digits.shape[1] * reads.levels.shape[1]
-    limit = min(SAMPLES, max(CONTRIBUTIONS // rows, 1))
-    parts, weight = reads.sample(max(limit, every if every * rows <= CONTRIBUTIONS else 0), rng)
-    problem = Partition(parts, weight, table, reads.window, reads.label)
     complete = every * rows <= CONTRIBUTIONS
-    low = lower_bound(reads, table)
+    parts, weight = reads.sample(every if complete else min(SAMPLES, max(CONTRIBUTIONS // rows, 1)), rng)
+    problem = Partition(parts, weight, table, reads.window, reads.label)
+    given = np.arange(rows)
     if not parts.shape[1]:
-        return np.arange(rows), low
+        return given, reads.total(table)
     if complete and choices(problem) <= EXACT_SETS:
         solved = solve(problem, EXACT_SECONDS)
         if solved is not None:
-            silent = reads.total(table) - problem.value(problem.sums(np.arange(rows)))
-            return solved[0], max(low, solved[1] + silent)
-    starts = [np.arange(rows), layered(problem), sorted_by_mass(problem)]
-    tried = [improve(problem, start, 2, rng) for start in starts]
+            silent = reads.total(table) - problem.value(problem.sums(given))
+            return solved[0], solved[1] + silent
+    tried = [improve(problem, start, 2, rng) for start in (given, layered(problem), sorted_by_mass(problem))]
     best = improve(problem, min(tried, key=lambda t: t[1])[0], sweeps, rng)
     for _ in range(RESTARTS if rows <= SMALL else 0):
         again = improve(problem, _disturbed(problem, best[0], rng), sweeps, rng)
         best = min(best, again, key=lambda t: t[1])
-    return best[0], low
+    return best[0], lower_bound(reads, table, best[0])
 
 
 def _disturbed(problem: Partition, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:

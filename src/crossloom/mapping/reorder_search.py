@@ -7,18 +7,24 @@ exchange of two rows is such a move, and no move makes things worse. Small probl
 partition by HiGHS.
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+# ruff: noqa: ANN001, ANN202
+
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Integer
+from numba import njit, prange
 from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
 
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 FORBIDDEN = 1e30
 """Cost of a row in a window where it may not go."""
 
@@ -40,29 +46,59 @@ class Partition:
     table: Float[np.ndarray, " reads"]
     window: Integer[np.ndarray, " rows"]
     label: Integer[np.ndarray, " rows"]
-    steps: Float[np.ndarray, " reads"] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", self.table.astype(np.float32))
 
     @cached_property
-    def start(self) -> np.ndarray:
+    def start(self) -> Integer[np.ndarray, " windows_and_one"]:
         """First place of every window, and the end."""
         return np.searchsorted(self.window, np.arange(self.window.max(initial=-1) + 2))
 
     @cached_property
-    def values(self) -> np.ndarray:
+    def values(self) -> Integer[np.ndarray, " values"]:
         """The values above 0 that parts take."""
         found = np.unique(self.parts)
         return found[found > 0]
 
-    def sums(self, order: np.ndarray) -> np.ndarray:
+    def sums(self, order: Integer[np.ndarray, " rows"]) -> Integer[np.ndarray, "windows samples"]:
         """p of every window and sample, with row order[i] in place i."""
-        return np.asarray(np.add.reduceat(self.parts[order], self.start[:-1], axis=0))
+        return np.asarray(np.add.reduceat(self.parts[order], self.start[:-1], axis=0, dtype=self.parts.dtype))
 
-    def value(self, sums: np.ndarray) -> float:
+    def value(self, sums: Integer[np.ndarray, "windows samples"]) -> float:
         """The cost."""
-        return float((self.table[sums] @ self.weight).sum())
+        return float(_costs(sums, self.table, self.weight).sum())
+
+
+@njit(parallel=True, **OPTIONS)
+def _costs(sums, table, weight):
+    """Cost of every window."""
+    found = np.zeros(len(sums))
+    for w in prange(len(sums)):
+        part = 0.0
+        for m in range(sums.shape[1]):
+            part += table[sums[w, m]] * weight[m]
+        found[w] = part
+    return found
+
+
+@njit(parallel=True, **OPTIONS)
+def _taken_out(sums, parts, rows, value, table, weight, growth, here):
+    """Without its row rows[w], window w would grow in cost by growth[w] if it got `value`; here: who has that value."""
+    for w in prange(len(sums)):
+        mine = parts[rows[w]]
+        for m in range(sums.shape[1]):
+            rest = np.int64(sums[w, m]) - np.int64(mine[m])
+            growth[w, m] = (table[rest + value] - table[rest]) * weight[m]
+            here[w, m] = mine[m] == value
+
+
+@njit(parallel=True, **OPTIONS)
+def _exchanged(sums, parts, out, given):
+    """p after row out[w] of window w has gone and row given[w] has come."""
+    made = np.empty_like(sums)
+    for w in prange(len(sums)):
+        a, b = parts[out[w]], parts[given[w]]
+        for m in range(sums.shape[1]):
+            made[w, m] = sums[w, m] - a[m] + b[m]
+    return made
 
 
 def improve(
@@ -71,46 +107,38 @@ def improve(
     """Move rows until a sweep, in which every place is taken out once, gains nothing, or `sweeps` of them are over."""
     order = order.copy()
     sums = problem.sums(order)
-    value = problem.value(sums)
+    costs = _costs(sums, problem.table, problem.weight)
     sizes = np.diff(problem.start)
     for _ in range(sweeps):
-        before = value
+        before = costs.sum()
         turn = [rng.permutation(size) for size in sizes]
         for step in range(int(sizes.max())):
             out = problem.start[:-1] + np.array([t[step % len(t)] for t in turn])
-            moved = _assign(problem, order, sums, out)
-            if moved is None:
-                continue
-            new_sums = sums - problem.parts[order[out]] + problem.parts[moved]
-            new_value = problem.value(new_sums)
-            if new_value < value:
-                order[out], sums, value = moved, new_sums, new_value
-        if before - value <= 1e-9 * abs(before):
+            given = _assign(problem, order[out], sums, problem.label[out])
+            changed = np.flatnonzero(given != order[out])
+            new_sums = _exchanged(sums[changed], problem.parts, order[out[changed]], given[changed])
+            new_costs = _costs(new_sums, problem.table, problem.weight)
+            if new_costs.sum() < costs[changed].sum():
+                order[out], sums[changed], costs[changed] = given, new_sums, new_costs
+        if before - costs.sum() <= 1e-9 * abs(before):
             break
-    return order, value
+    return order, float(costs.sum())
 
 
-def _assign(problem: Partition, order: np.ndarray, sums: np.ndarray, out: np.ndarray) -> np.ndarray | None:
-    """The best rows for the places `out`, one in each window, among those that are there; None if they stay."""
-    rows = order[out]
-    parts = problem.parts[rows]
-    rest = sums - parts
-    base = problem.steps[rest]
-    cost = np.zeros((len(out), len(out)), np.float32)
-    weight = problem.weight.astype(np.float32)
+def _assign(problem: Partition, rows: np.ndarray, sums: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Which of `rows`, each now in the window of its index, each window had best get."""
+    growth = np.empty(sums.shape, np.float32)
+    here = np.empty(sums.shape, np.float32)
+    cost = np.zeros((len(rows), len(rows)), np.float32)
     for value in problem.values:
-        here = parts == value
-        if here.any():
-            cost += here.astype(np.float32) @ ((problem.steps[rest + value] - base) * weight).T
-    label = problem.label[out]
+        _taken_out(sums, problem.parts, rows, value, problem.table, problem.weight, growth, here)
+        cost += here @ growth.T
     if label.min() != label.max():
         cost = np.where(label[:, None] == label[None, :], cost, np.float32(FORBIDDEN))
-    row, place = linear_sum_assignment(cost)
-    if np.array_equal(row, place):
-        return None
-    moved = np.empty_like(rows)
-    moved[place] = rows[row]
-    return np.asarray(moved)
+    row, window = linear_sum_assignment(cost)
+    given = np.empty_like(rows)
+    given[window] = rows[row]
+    return given
 
 
 def layered(problem: Partition) -> Integer[np.ndarray, " rows"]:
@@ -118,19 +146,15 @@ def layered(problem: Partition) -> Integer[np.ndarray, " rows"]:
     order = np.full(len(problem.window), -1)
     mass = problem.parts @ problem.weight
     waiting = {int(k): list(_by_mass(problem, mass, int(k))) for k in np.unique(problem.label)}
-    sums = np.zeros((len(problem.start) - 1, problem.parts.shape[1]), np.int64)
+    sums = np.zeros((len(problem.start) - 1, problem.parts.shape[1]), problem.parts.dtype)
     for depth in range(int(np.diff(problem.start).max())):
         windows = np.flatnonzero(np.diff(problem.start) > depth)
         places = problem.start[windows] + depth
         rows = np.array([waiting[int(problem.label[place])].pop(0) for place in places])
-        order[places] = rows
-        filled = np.zeros_like(sums)
-        filled[windows] = problem.parts[rows]
-        if depth:
-            moved = _assign(problem, order, (sums + filled)[windows], places)
-            rows = rows if moved is None else moved
-            order[places] = rows
         sums[windows] += problem.parts[rows]
+        given = _assign(problem, rows, sums[windows], problem.label[places]) if depth else rows
+        sums[windows] += problem.parts[given] - problem.parts[rows]
+        order[places] = given
     return order
 
 
@@ -176,7 +200,9 @@ def solve(problem: Partition, seconds: float) -> tuple[Integer[np.ndarray, " row
     for index, kind in enumerate(kinds):
         product = [np.zeros((1, 0), np.int64)]
         for mine, (_, count) in zip(members, kind, strict=True):
-            chosen = np.array(list(combinations(mine.tolist(), count)), np.int64).reshape(-1, count)
+            chosen = np.array(list(combinations(mine.tolist(), count)), np.int64).reshape(
+                math.comb(len(mine), count), count
+            )
             last = product[-1]
             product.append(np.concatenate([np.repeat(last, len(chosen), 0), np.tile(chosen, (len(last), 1))], axis=1))
         sets += list(product[-1])

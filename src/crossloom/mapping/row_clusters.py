@@ -282,7 +282,7 @@ def _greedy(rows, weight):
     cost = np.full((count, count), np.inf)
     for i in range(count):
         for j in range(i + 1, count):
-            difference = 0
+            difference = np.int64(0)
             for n in range(rows.shape[1]):
                 difference += abs(np.int64(rows[i, n]) - np.int64(rows[j, n]))
             cost[i, j] = min(weight[i], weight[j]) * difference
