@@ -37,7 +37,7 @@ def prepared(method: IntegerTraining, seed: int = 0) -> tuple[Any, Tensor]:
     return module, images
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 8), st.sampled_from(["fitted", "learnt"]), st.integers(0, 99))
 def test_training_and_chip_compute_the_same_integers(weights: int, activations: int, shifts: Any, seed: int) -> None:
     method = IntegerTraining(weights=weights, activations=activations, shifts=shifts)

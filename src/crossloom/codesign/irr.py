@@ -29,7 +29,8 @@ from crossloom.compiled import CompiledChip, compile
 from crossloom.frontend import calibrate, convert, fake_quantised_codes
 from crossloom.mapping import map_program, rename
 from crossloom.methods.integer_training import INPUT_NORMALISATION, IntegerTraining
-from crossloom.nn import Linear, MatrixWeave, woven_layers
+from crossloom.methods.tied_rows import tie_rows
+from crossloom.nn import woven_layers
 from crossloom.simulate import Executor, input_vectors
 from crossloom.training import (
     DataSet,
@@ -176,9 +177,8 @@ class Study:
         found = self.renamed(rows)
         module, method = self.prepared()
         module.load_state_dict(self.trained.state_dict())
-        last = list(woven_layers(module).values())[-1]
-        assert isinstance(last, Linear)
-        tie(last, found)
+        stored = torch.from_numpy(np.ascontiguousarray(found.layer.core[0].T)).float()
+        tie_rows(list(woven_layers(module).values())[-1], found.assignment.group(0), stored)
         name = f"tuned-{rows}"
         self.kept.part(
             name, f"{FINE_TUNING.epochs} epochs with {rows} rows", lambda: self._fit(module, method, FINE_TUNING, name)
@@ -274,20 +274,6 @@ class Study:
             )
             for f in study.figures()
         ]  # fmt: skip
-
-
-def tie(layer: Linear, found: rename.Renamed) -> None:
-    """Give a linear layer the stored rows of a rename as its latent weights: one row is trained for all that share it.
-
-    Latents are the members' mean, with the sign of the stored row.
-    """
-    weave = MatrixWeave(found.assignment.group(0))
-    with torch.no_grad():
-        members = weave.matrix.abs().sum(1)
-        mean = layer.weight @ weave.matrix.T / members
-        stored = torch.from_numpy(np.ascontiguousarray(found.layer.core[0].T)).to(mean)
-        layer.weight = nn.Parameter(torch.where(mean.sign() == stored.sign(), mean, 0.01 * stored))
-    layer.weave = weave
 
 
 def make(request: Request) -> ResultsFile:
