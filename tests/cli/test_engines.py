@@ -79,3 +79,12 @@ def test_a_rung_that_adds_nothing_says_so(call: Call, chip: Path, rung: str) -> 
     assert bool(call(*words, "--json").json["note"]) == (rung != "crossbar")
     noisy = call(*words, "--set", "device.read_noise=0.02", "--json")
     assert noisy.json["note"] == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+@pytest.mark.parametrize("rung", ["crossbar", "analog", "parasitic"])
+def test_a_missing_gpu_is_one_clear_error(call: Call, chip: Path, rung: str) -> None:
+    done = call("simulate", chip, "--data", "digits", "--rung", rung, "--device", "cuda")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "no GPU" in done.err

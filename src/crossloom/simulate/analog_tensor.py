@@ -154,9 +154,9 @@ class TensorKernel:
         keys = vector_keys(0, len(vectors), per_image, self.settings.clock.first_image)
         names = torch.from_numpy(keys.view(np.int64)).to(x.device)
         out = torch.zeros((len(vectors), len(self.plans[0].count)), dtype=torch.int64, device=x.device)
-        position = torch.arange(len(vectors), device=x.device) % per_image
+        turn = np.arange(len(vectors)) % per_image % len(self.plans)
         for copy, made in enumerate(self.plans):
-            mine = torch.nonzero(position % len(self.plans) == copy)[:, 0]
+            mine = torch.from_numpy(np.flatnonzero(turn == copy)).to(x.device)
             for part in mine.split(self.step):
                 out[part] = made.accumulate(vectors[part], names[part])
         return fold.accumulators(out)

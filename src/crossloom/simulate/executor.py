@@ -19,6 +19,19 @@ RUNGS = ("integer", "crossbar", "analog", "parasitic")
 MEMORY_BUDGET = 512 << 20
 
 
+def usable(device: str | torch.device) -> torch.device:
+    """The device, after a tensor was made on it.
+
+    Raises:
+        InputError: torch knows no such device or finds none here.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("device", str(device), f"cpu, or another device that torch finds here ({reason})") from error
+
+
 class Executor:
     """A program made ready to run.
 
@@ -35,7 +48,8 @@ class Executor:
         conditions: of those rungs.
 
     Raises:
-        InputError: an unknown rung or engine, an engine of another rung, or a rung that needs a mapping and has none.
+        InputError: an unknown rung or engine, an engine of another rung, a rung that needs a mapping and has none, or
+            a device that is not there.
     """
 
     def __init__(
@@ -52,7 +66,7 @@ class Executor:
         chip_index: int = 0,
         conditions: Conditions | None = None,
     ) -> None:
-        self.device = torch.device(device)
+        self.device = usable(device)
         if engine_name is None:
             if rung not in RUNGS:
                 raise InputError.choice("rung", rung, RUNGS)
