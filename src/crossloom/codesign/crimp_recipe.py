@@ -51,7 +51,7 @@ class CrimpRecipe:
         if epsilon is None:
             return ()
         cells = asdict(replace(self.cells, epsilon=epsilon))
-        return (("runtime-adaptation", {"cells": cells, "reads": self.reads}),)
+        return (("runtime-adaptation", {"cells": cells, "reads": self.reads, "evaluation": "sampled"}),)
 
     def pruning(self) -> tuple[Phase, ...]:
         """Steps 1 to 4: kernel groups on γ, then crossbars on the masks."""
@@ -68,7 +68,9 @@ class CrimpRecipe:
 
     def hardening(self, epsilon: float | None, *, dense: bool = False) -> Phase:
         """Step 5 for good: every forward pass quantised, and through the simulator at ε (None: without)."""
-        steps = ((self.integers,) if dense else ()) + self.adaptation(epsilon)
+        shape = {"rows": self.cells.rows, "columns": self.cells.weight_columns(self.bits)}
+        first: Step = self.integers if dense else ("keep-zero-blocks", shape)
+        steps = (first, *self.adaptation(epsilon))
         name = "integers" if epsilon is None else f"harden-{epsilon:g}"
         return Phase(name, steps, self.training.updated(epochs=self.harden_epochs))
 

@@ -7,7 +7,6 @@ whose mask is 0 gets no array; the surviving values are multiplied into the weig
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
-from crossloom.methods.block_pruning import BlockPruning
+from crossloom.methods.block_pruning import BlockMask, BlockPruning
 from crossloom.methods.protocol import Method
 from crossloom.nn import Conv2d, woven_layers
 
@@ -137,6 +136,38 @@ class CrossbarMasks(Method):
         return {"blocks": sum(kept.values()), "blocks_unmasked": total, "layers": kept}
 
 
-def blocks_of(layer_rows: int, layer_columns: int, rows: int, columns: int) -> int:
-    """Arrays of a layer without a zero block: ⌈K/H⌉·⌈N/weight columns⌉."""
-    return math.ceil(layer_rows / rows) * math.ceil(layer_columns / columns)
+class KeepZeroBlocks(Method):
+    """Blocks of zeros stay zeros while training goes on: what follows crossbar pruning.
+
+    Args:
+        rows: core rows of an array.
+        columns: weight columns of an array.
+
+    Raises:
+        InputError: sizes below 1.
+    """
+
+    name: ClassVar[str] = "keep-zero-blocks"
+
+    def __init__(self, rows: int = 128, columns: int = 32) -> None:
+        if rows < 1 or columns < 1:
+            raise InputError("keep-zero-blocks.rows, columns", (rows, columns), "at least 1 each")
+        self.rows, self.columns = rows, columns
+        self._masks: list[BlockMask] = []
+
+    def prepare(self, network: nn.Module) -> None:
+        """Put fixed masks in."""
+        norms = BlockPruning(1.0, self.rows, self.columns).norms
+        for layer in woven_layers(network).values():
+            if not (isinstance(layer, Conv2d) and layer.groups > 1):
+                self._masks.append(BlockMask(norms(layer) > 0, self.rows, self.columns))
+                layer.shaping.append(self._masks[-1])
+
+    @torch.no_grad()
+    def finish(self, network: nn.Module) -> dict[str, Any]:
+        """Fold the masks; says how many blocks are left."""
+        for layer in woven_layers(network).values():
+            for mask in [m for m in layer.shaping if m in self._masks]:
+                layer.weight.copy_(mask(layer.weight))
+                layer.shaping = nn.ModuleList(m for m in layer.shaping if m is not mask)
+        return {"blocks": sum(int(mask.keep.sum()) for mask in self._masks)}

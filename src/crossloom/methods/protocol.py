@@ -48,17 +48,18 @@ class Method:
 
 def methods() -> dict[str, type[Method]]:
     """All methods by name: our own, and those of installed packages (entry-point group `crossloom.methods`)."""
+    from crossloom.methods.admm import ADMM
     from crossloom.methods.approximation import Approximation
     from crossloom.methods.block_pruning import BlockPruning
-    from crossloom.methods.crossbar_masks import CrossbarMasks
+    from crossloom.methods.crossbar_masks import CrossbarMasks, KeepZeroBlocks
     from crossloom.methods.integer_training import IntegerTraining
     from crossloom.methods.kernel_groups import KernelGroups
     from crossloom.methods.power_of_two import PowerOfTwoIntegers
     from crossloom.methods.runtime_simulator import RuntimeAdaptation
 
     ours: tuple[type[Method], ...] = (
-        Approximation, BlockPruning, CrossbarMasks, IntegerTraining, KernelGroups, PowerOfTwoIntegers,
-        RuntimeAdaptation,
+        ADMM, Approximation, BlockPruning, CrossbarMasks, IntegerTraining, KeepZeroBlocks, KernelGroups,
+        PowerOfTwoIntegers, RuntimeAdaptation,
     )  # fmt: skip
     own: dict[str, type[Method]] = {cls.name: cls for cls in ours}
     others = {point.name: point for point in entry_points(group=GROUP) if point.name not in own}

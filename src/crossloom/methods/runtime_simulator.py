@@ -110,20 +110,19 @@ class RuntimeSimulator(nn.Module):
         cells: the array and its cells.
         draw: where cells come from.
         place: name of the layer, for draws.
-        training: how reads are computed in training mode; evaluation is always exact.
+        training: how reads are computed in training mode.
         dtype: of the exact reads: float64 for comparison with the engines, bfloat16 where the machine multiplies it
             faster (reads then carry an error of 2^-9, far below ε).
+        evaluation: how reads are computed in evaluation mode.
     """
 
     def __init__(
         self, cells: ArrayCells, draw: Draw, place: str, training: Reading = "sampled",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32, evaluation: Reading = "exact",
     ) -> None:  # fmt: skip
         super().__init__()
-        if training not in ("exact", "sampled"):
-            raise InputError.choice("runtime-adaptation.reads", training, ("exact", "sampled"))
         self.cells, self.draw, self.place, self.dtype = cells, draw, place, dtype
-        self.reading: Reading = training
+        self.reads: dict[bool, Reading] = {True: training, False: evaluation}
         self.active = True
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -140,7 +139,7 @@ class RuntimeSimulator(nn.Module):
         code = self.cells.code(quantiser.bits, None if quantiser.config.symmetric else int(zero))
         weights = torch.round(weight / step).flatten(1)
         step = step.reshape(-1, 1) if step.dim() else step
-        exact = self.reading == "exact" or not self.training
+        exact = self.reads[self.training] == "exact"
         found = deviations(weights.to(self.dtype) if exact else weights, code, self.cells, self.draw, self.place)
         gains = [s.gain for s in code.slices]
         digits = fields(format.bits, 1, format.signed)
@@ -171,7 +170,7 @@ class RuntimeSimulator(nn.Module):
 
     def extra_repr(self) -> str:
         """The code, ε and how training reads."""
-        return f"{self.cells.encoding}, epsilon={self.cells.epsilon}, training={self.reading}"
+        return f"{self.cells.encoding}, epsilon={self.cells.epsilon}, training={self.reads[True]}, evaluation={self.reads[False]}"
 
 
 def simulators(network: nn.Module) -> list[RuntimeSimulator]:
@@ -188,6 +187,7 @@ class RuntimeAdaptation(Method):
         seed: of the chip, or of the bank that fresh cells are cut from.
         reads: `sampled` or `exact` reads in training.
         dtype: of the exact reads.
+        evaluation: `exact`, or `sampled` where a training's log is all that it is for.
 
     Raises:
         InputError: an unknown draw or way of reading.
@@ -198,13 +198,15 @@ class RuntimeAdaptation(Method):
     def __init__(
         self, cells: ArrayCells | Mapping[str, Any] | None = None, draw: Literal["fresh", "chip"] = "fresh",
         seed: int = 0, reads: Reading = "sampled", dtype: torch.dtype = torch.float32,
+        evaluation: Reading = "exact",
     ) -> None:  # fmt: skip
         if draw not in ("fresh", "chip"):
             raise InputError.choice("runtime-adaptation.draw", draw, ("fresh", "chip"))
-        if reads not in ("exact", "sampled"):
-            raise InputError.choice("runtime-adaptation.reads", reads, ("exact", "sampled"))
+        for field, way in (("reads", reads), ("evaluation", evaluation)):
+            if way not in ("exact", "sampled"):
+                raise InputError.choice(f"runtime-adaptation.{field}", way, ("exact", "sampled"))
         self.cells = ArrayCells(**cells) if isinstance(cells, Mapping) else cells or ArrayCells()
-        self.reads, self.dtype = reads, dtype
+        self.reads, self.dtype, self.evaluation = reads, dtype, evaluation
         self.draw: Draw = (FreshDraw if draw == "fresh" else ChipDraw)(self.cells, seed)
 
     def prepare(self, network: nn.Module) -> None:
@@ -219,7 +221,7 @@ class RuntimeAdaptation(Method):
             source = cast(Quantiser | None, layer.__dict__.get("input_quantiser"))
             if source is None or not source.config.symmetric:
                 raise InputError(f"layers.{name}", "asymmetric or no input codes", "symmetric inputs")
-            layer.disturbance = RuntimeSimulator(self.cells, self.draw, name, self.reads, self.dtype)
+            layer.disturbance = RuntimeSimulator(self.cells, self.draw, name, self.reads, self.dtype, self.evaluation)
 
     def finish(self, network: nn.Module) -> dict[str, Any]:
         """Take the simulators out again."""
