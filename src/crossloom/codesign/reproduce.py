@@ -76,9 +76,9 @@ class Reproduction:
 
 def reproductions() -> dict[str, Reproduction]:
     """All reproductions by paper, ours and those of installed packages."""
-    from crossloom.codesign import aat, crimp, irr
+    from crossloom.codesign import aat, admm, crimp, irr
 
-    found = {made.paper: made for made in (crimp.CRIMP, irr.IRR, aat.AAT)}
+    found = {made.paper: made for made in (crimp.CRIMP, irr.IRR, aat.AAT, admm.ADMM)}
     for point in entry_points(group=GROUP):
         if point.name not in found:
             found[point.name] = point.load()

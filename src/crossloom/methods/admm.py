@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from crossloom.errors import InputError
 from crossloom.methods.constraints import Constraint, constraint, intersected
 from crossloom.methods.level_quantiser import LevelQuantiser
 from crossloom.methods.levels import Levels
 from crossloom.methods.protocol import Method
-from crossloom.methods.purification import Flow, silence
+from crossloom.methods.purification import Flow
 from crossloom.nn import Conv2d, Linear
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class ADMM(Method):
         restart: let the learning rate fall to zero by half a cosine in every period, then start again; else the
             loop's own schedule is left alone.
         flow: which layers make and read which channels: what others' zeros make useless is out of the choice at every
-            update and goes when hardened.
+            update and goes when hardened. None: that of the network if `crossloom.convert` made it, else no such thing.
         purify: (few, weak) of `Flow.purify`, done when hardened; None: no channel goes but useless ones.
         teacher: distil from this network (Hinton et al., arXiv 1503.02531).
         distillation: share of the loss that the teacher has.
@@ -194,8 +194,6 @@ class ADMM(Method):
         self.rho = self.rho_schedule.start
         self.every, self.retrain, self.restart, self.flow = every, retrain, restart, flow
         self.teacher, self.distillation, self.temperature = teacher, distillation, temperature
-        if purify is not None and flow is None:
-            raise InputError("admm.purify", purify, "a flow to go with it: Flow(network) of a converted network")
         self.purify = purify
         self.still: list[tuple[Tensor, Tensor]] = []
         self.targets: list[Target] = []
@@ -215,6 +213,10 @@ class ADMM(Method):
         for pattern in self.constraints:
             if not fnmatch.filter(layers, pattern):
                 raise InputError.choice("admm.constraints", pattern, layers)
+        if self.flow is None and isinstance(network, fx.GraphModule) and "example_shape" in network.meta:
+            self.flow = Flow(network)
+        if self.purify is not None and self.flow is None:
+            raise InputError("admm.purify", self.purify, "none, or a converted network, whose graph is known", "None")
         self.targets = []
         for name, module in layers.items():
             found = next((sets for pattern, sets in self.constraints.items() if fnmatch.fnmatch(name, pattern)), ())
@@ -278,7 +280,8 @@ class ADMM(Method):
         gradients = [w.grad for w, _, _ in live]
         for count in {n for _, _, n in live}:
             some = [i for i, (_, _, n) in enumerate(live) if n == count]
-            torch._foreach_add_([gradients[i] for i in some], [live[i][0].detach() for i in some], alpha=self.rho * count)
+            weights = [live[i][0].detach() for i in some]
+            torch._foreach_add_([gradients[i] for i in some], weights, alpha=self.rho * count)
         torch._foreach_sub_(gradients, [p for _, p, _ in live])
 
     @torch.no_grad()
@@ -311,7 +314,7 @@ class ADMM(Method):
         self.updates += 1
         mean = [sum(getattr(r, k) for r in found) / len(found) for k in ("primal", "dual")]
         rho = self.rho_schedule.after(self.rho, mean[0], mean[1])
-        for target in self.targets:  # U = (multiplier)/ρ: the multiplier stays as ρ changes (Boyd et al., section 3.4.1)
+        for target in self.targets:  # U is the multiplier over ρ, and the multiplier stays (Boyd et al., section 3.4.1)
             torch._foreach_mul_(target.duals, self.rho / rho)
         self.rho, self._pull = rho, None
         return found
@@ -363,9 +366,7 @@ class ADMM(Method):
         """Find what must stay 0 besides weights, and make it so."""
         self.still = []
         if self.flow is not None:
-            masks = {t.name: t.weight * t.mask for t in self.targets if t.mask is not None}
-            dead = self.flow.silent(masks)
-            self.still = [pair for layer in self.flow.layers for pair in silence(layer.module, dead[layer.name])]
+            self.still = self.flow.still({t.name: t.weight * t.mask for t in self.targets if t.mask is not None})
         self.freeze()
 
     @torch.no_grad()

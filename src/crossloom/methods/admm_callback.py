@@ -22,8 +22,9 @@ class ADMMCallback(Callback):
     """Runs an `ADMM` over `max_epochs` of a trainer.
 
     The first epochs are trained with the penalty's pull and end in periods of `admm.every`; the last `admm.retrain` of
-    them are masked retraining. Validation while retraining sees the projected weights. Its whole state is in Lightning's
-    checkpoints. A checkpoint written amid an epoch while gradients are accumulated would hold projected weights.
+    them are masked retraining. Validation while retraining sees the projected weights. The whole state is in
+    Lightning's checkpoints; one that is written between two batches whose gradients are accumulated holds projected
+    weights.
 
     Args:
         admm: the method; it is prepared on the module being trained unless it was before.
@@ -77,7 +78,9 @@ class ADMMCallback(Callback):
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Show the projected weights while retraining; restart the rate."""
         if self.admm.hardened:
             self.admm.show()
