@@ -80,7 +80,7 @@ def test_energy_is_actions_times_components(mapping: Mapping) -> None:
 
 def test_area_of_allocated_and_idle_silicon_is_that_of_whole_tiles(mapping: Mapping) -> None:
     found, parts = estimate(mapping), components(mapping.chip)
-    fixed = [p for p in parts.values() if p.count != "on_demand"]
+    fixed = [p for p in parts.values() if p.fixed]
     of = {
         level: sum(float(p.count) * p.area for p in fixed if p.level == level) for level in ("array", "macro", "tile")
     }
@@ -88,7 +88,7 @@ def test_area_of_allocated_and_idle_silicon_is_that_of_whole_tiles(mapping: Mapp
         area
         for layer in found.layers
         for name, area in layer.area_by_component.items()
-        if parts[name].count == "on_demand"
+        if not parts[name].fixed
     )
     whole = mapping.tiles * (2 * (2 * of["array"] + of["macro"]) + of["tile"])
     assert units > 0

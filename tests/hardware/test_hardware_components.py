@@ -34,7 +34,7 @@ def power(chip, level, only=None):
 def area(chip, level, only=None):
     """Area in m² of the parts of one instance of a level that the source lists."""
     parts = {k: p for k, p in components(chip).items() if p.level == level and (only is None or k in only)}
-    return sum(p.count * p.area for p in parts.values() if p.count != "on_demand")
+    return sum(p.count * p.area for p in parts.values() if p.fixed)
 
 
 class TestIsaacTable:

@@ -17,6 +17,7 @@ ceil(R_b / active_rows) row groups, macros m and accumulators of A bits:
 | buffer write | each tensor written once into every tile that reads it |
 | network hop | bits × hops of tensors, of partial sums on their way to the last tile of their column, of rows of P x |
 | transform | operations of P × V; sums of inputs for offset and flipped columns, and their subtraction |
+| table look-up | V × the inputs of P that are out of place |
 | digital add | sums of different macros, bias, residuals |
 | activation, pool, multiply | one per value that is rounded and clipped, compared, or rescaled by no power of two |
 
@@ -43,6 +44,7 @@ from crossloom.cost.activity import Activity, LayerActivity
 from crossloom.cost.cells import CellTable
 from crossloom.cost.floorplan import FloorPlan, Flows
 from crossloom.cost.geometry import Geometry, geometries
+from crossloom.cost.tables import IndexTable, index_tables
 from crossloom.errors import InputError
 from crossloom.hardware import Action
 from crossloom.mapping import Mapping
@@ -94,6 +96,7 @@ class NodeWork:
         cell_power: Σ over all reads of an image of G·(digit ÷ largest digit)², S; times V²·t it is the cells' energy.
         flows: messages between tiles.
         macs: multiply-accumulates of the dense layer this stands for.
+        tables: index tables of P.
     """
 
     name: str
@@ -107,6 +110,7 @@ class NodeWork:
     cell_power: float = 0.0
     flows: Flows = field(default_factory=lambda: Flows.of([]))
     macs: int = 0
+    tables: tuple[IndexTable, ...] = ()
 
     def count(self, action: Action) -> float:
         """How often an action happens."""
@@ -297,6 +301,7 @@ class _Counter:
         return NodeWork(
             node.name, "woven", geometry, owner, positions, self._time_in_reads(geometry, activity), width,
             _some(work), power * positions, moved, positions * layer.inputs * layer.outputs // layer.groups,
+            index_tables(layer.transform),
         )  # fmt: skip
 
     def _fetched(self, node: Woven, geometry: Geometry, positions: int, computed: bool) -> tuple[float, float]:
@@ -438,7 +443,7 @@ def _transform_work(geometry: Geometry, width: int) -> list[Work]:
     return [
         Work(Action.TRANSFORM_ADD, float(operations.adds), row_bits),
         Work(Action.TRANSFORM_MULTIPLY, float(operations.constant_multiplies), row_bits),
-        Work(Action.TRANSFORM_GATHER, float(operations.gathers)),
+        *(Work(Action.TRANSFORM_GATHER, float(table.entries), table.bits) for table in index_tables(layer.transform)),
         Work(Action.TRANSFORM_ADD, float(additions + flips), width),
         Work(Action.TRANSFORM_MULTIPLY, float(multiplies), width),
     ]

@@ -106,6 +106,13 @@ class _Report:
         for name, part in self.parts.by_name.items():
             if part.level == "chip":
                 continue
+            if part.count == "entries":
+                for table in node.tables if node.owner else ():
+                    entry, copies = self.parts.at(name, table.bits), node.geometry.mapped.copies if node.geometry else 1
+                    number[name] = number.get(name, 0.0) + table.entries * copies
+                    area[name] = area.get(name, 0.0) + table.entries * copies * entry.area
+                    leakage[name] = leakage.get(name, 0.0) + table.entries * copies * entry.leakage
+                continue
             sized = part
             if part.count == "on_demand":
                 widths = [w.bits for w in node.work if w.action in part.actions and w.bits is not None]
@@ -170,7 +177,7 @@ class _Report:
 
     def _chip_level(self, interval: float) -> dict[str, float]:
         """Area and leakage of the parts that the chip has once, which belong to no layer."""
-        own = [p for p in self.parts.by_name.values() if p.level == "chip" and p.count != "on_demand"]
+        own = [p for p in self.parts.by_name.values() if p.level == "chip" and p.fixed]
         leakage = sum(p.leakage * float(p.count) for p in own)
         area = sum(p.area * float(p.count) for p in own)
         return {"area_m2": area, "leakage_w": leakage, "leakage_j": leakage * interval}
@@ -183,7 +190,7 @@ class _Report:
         for name, part in self.parts.by_name.items():
             number, area = total(self.number, name), total(self.area, name)
             leakage = total(self.leakage, name)
-            if part.level == "chip" and part.count != "on_demand":
+            if part.level == "chip" and part.fixed:
                 number = float(part.count)
                 area, leakage = number * part.area, number * part.leakage
             energy = total(self.energy, name)
@@ -208,7 +215,7 @@ class _Report:
             level: sum(
                 float(p.count) * p.area
                 for p in self.parts.by_name.values()
-                if p.level == level and p.count != "on_demand"
+                if p.level == level and p.fixed
             )
             for level in ("array", "macro")
         }

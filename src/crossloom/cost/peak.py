@@ -237,7 +237,7 @@ def _running(part: Component, work: dict[Action, float], passes: float, instance
     """(dynamic power, units) of a part in one tile that makes `passes` array passes a second."""
     actions = passes * sum(work.get(action, 0.0) for action in part.actions)
     if part.level == "chip" or not actions:
-        units = 0.0 if part.count == "on_demand" else float(part.count) * instances
+        units = float(part.count) * instances if part.fixed else 0.0
         return units * part.energy * (part.peak_rate or 0.0), units
     if part.count == "on_demand":
         units = float(instances * max(math.ceil(actions / instances * part.latency - 1e-9), 1))

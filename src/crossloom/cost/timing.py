@@ -116,7 +116,7 @@ class Clockwork:
         compute = arrays
         for name, part in self.parts.items():
             inside = part.level == "array" and any(action in IN_READ for action in part.actions)
-            if part.count != "on_demand" and not inside and Action.NETWORK_HOP not in part.actions:
+            if part.fixed and not inside and Action.NETWORK_HOP not in part.actions:
                 busy = self._occupied(part, node) / self._instances(part, node)
                 compute = max(compute, busy)
                 if busy:

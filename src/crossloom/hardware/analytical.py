@@ -210,9 +210,9 @@ def family(chip: Chip) -> Family:
         ),
         "transform_table": part(
             "macro", [Action.TRANSFORM_GATHER], 10 * (gates.wire(macro_side) + gates.energy(8)),
-            "a 10-bit index out of a 1024-entry SRAM table", count="on_demand",
-            area=gates.area(10240 * GATES["sram_bit"]) * 1.5, latency=1 / node.clock,
-            leakage=gates.leakage(10240 * GATES["sram_bit"]) * 0.1,
+            "a 10-bit index out of an SRAM table; area and leakage of its entry", count="entries",
+            area=gates.area(10 * GATES["sram_bit"]) * 1.5, leakage=gates.leakage(10 * GATES["sram_bit"]) * 0.1,
+            bits=10, scaling="linear",
         ),
         "write_driver": part(
             "array", [Action.CELL_WRITE],

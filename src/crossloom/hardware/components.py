@@ -112,10 +112,11 @@ class Component(Record):
 
     level: Level = figure(typical="macro")
     """The level whose instances hold this part."""
-    count: float | Literal["rows", "columns", "adcs", "on_demand"] = figure(
+    count: float | Literal["rows", "columns", "adcs", "on_demand", "entries"] = figure(
         1.0, typical="1", source="default: one per parent"
     )
-    """Parts in one instance of the level; rows, columns and adcs follow the array; on_demand is sized by the work."""
+    """Parts in one instance of the level; rows, columns and adcs follow the array; on_demand: as many as keep up with
+    the work; entries: one for each entry of the index tables of P."""
     actions: tuple[Action, ...] = figure(min_length=1, typical="[adc_conversion]")
     """The actions that this part pays for."""
     energy: float = figure(unit="J", ge=0, typical="1e-15 … 1e-11")
@@ -155,6 +156,11 @@ class Component(Record):
         if any(b <= a for a, b in pairwise(self.table_bits)):
             raise Invalid("table_bits", list(self.table_bits), "rising widths")
         return self
+
+    @property
+    def fixed(self) -> bool:
+        """True if every instance of the level holds the part, whatever there is to do."""
+        return self.count not in ("on_demand", "entries")
 
     def at(self, bits: int) -> Component:
         """The same part at another width.
@@ -292,7 +298,8 @@ def components(chip: Chip, *, calibrated: bool = True) -> dict[str, Component]:
     """The parts of a chip by name, at its node, array size and converter widths, with counts as numbers.
 
     Energies of parts with a width (adders, multipliers, registers) stay at `bits`; use `Component.at` for another.
-    `count` is a number, or `on_demand`. Without `calibrated` the factors of `components.calibration` are left out.
+    `count` is a number, `on_demand` or `entries`. Without `calibrated` the factors of `components.calibration` are
+    left out.
 
     Raises:
         InputError: an unknown family or part, a calibration of no part, or a family that leaves an action without a

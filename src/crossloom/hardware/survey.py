@@ -135,7 +135,8 @@ def family(chip: Chip) -> Family:
         ),
         "transform_table": part(
             "macro", [Action.TRANSFORM_GATHER], register, 16 * register.read().energy,
-            f"{library} AladdinRegister, 16 bits an entry", count=16 * 1024,
+            f"{library} AladdinRegister, 16 bits an entry", count="entries", bits=16, scaling="linear",
+            area=16 * float(register.area), leakage=16 * float(register.leak_power),
         ),
         "write_driver": part(
             "array", [Action.CELL_WRITE], None, 0.0,

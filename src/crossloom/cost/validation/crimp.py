@@ -185,7 +185,8 @@ def overhead(of: str) -> tuple[float, float, dict[str, float]]:
     """
 
     def rest(name: str) -> float:
-        return 100 / getattr(FIGURE_7[name], of)[0] - 1
+        bars: tuple[float, float | None] = getattr(FIGURE_7[name], of)
+        return 100 / bars[0] - 1
 
     arrays = {name: units(case, STORED_BITS)[0] for name, case in FIGURE_7.items()}
     a, b = "ResNet-56", "VGG-16"
