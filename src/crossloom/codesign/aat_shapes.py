@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from crossloom.codesign.aat_trial import COSTS, figures
 from crossloom.codesign.plan_search import Plan, approximated, assembled, crossbar_costs, lost_share, settings_of, solve
@@ -43,22 +43,25 @@ def target_of(dense: float, reduction: float) -> float:
     return float(int(dense * (1 - reduction / 100) + 1e-9))
 
 
-def shape_plan(network: str, chip: Chip, reduction: float) -> Plan:
+def shape_plan(module: nn.Module, chip: Chip, reduction: float) -> Plan:
     """The plan that saves so many per cent of the crossbars and keeps most of the layers' freedom.
+
+    Args:
+        module: the converted network; its weights do not matter.
+        chip: the hardware.
+        reduction: per cent.
 
     Raises:
         InputError: the reduction is out of reach on this chip; the message says what is not.
     """
-    module = untrained(network, chip)
     options = settings_of(module)
     found = crossbar_costs(module, chip, options)
     dense = sum(of_layer[0] for of_layer in found.values())
     return solve(assembled(options, found, lost_share(module, options)), target=target_of(dense, reduction))
 
 
-def largest_reduction(network: str, chip: Chip) -> float:
+def largest_reduction(module: nn.Module, chip: Chip) -> float:
     """Per cent of the crossbars that are saved when every layer takes its smallest option."""
-    module = untrained(network, chip)
     found = crossbar_costs(module, chip, settings_of(module)).values()
     return 100 * (1 - sum(min(of_layer) for of_layer in found) / sum(of_layer[0] for of_layer in found))
 
@@ -94,7 +97,8 @@ def shape_rows(network: str, name: str, reduction: float, chip: Chip, plain: Chi
             budget=Budget(epochs=0, images=0, device="cpu"), command=command, config_hash=None,
         )  # fmt: skip
 
-    plan = shape_plan(network, chip, reduction)
+    module = untrained(network, chip)
+    plan = shape_plan(module, chip, reduction)
     size = f"{name}, {chip.array.rows} × {chip.array.columns} arrays"
     program = random_program(network)
     plans = {"dense": program, "plan": compressed(program, plan)}
@@ -108,7 +112,7 @@ def shape_rows(network: str, name: str, reduction: float, chip: Chip, plain: Chi
         for metric, key, unit in COSTS:
             yield row(SHAPES, f"{size}, {label}", metric, unit, None, found[key])
     most = f"{name}, {plain.array.rows} × {plain.array.columns} arrays, smallest option of every layer"
-    yield row(SHAPES, most, "reduction of crossbars", "%", reduction, largest_reduction(network, plain))
+    yield row(SHAPES, most, "reduction of crossbars", "%", reduction, largest_reduction(module, plain))
     if network == "resnet18-cifar":
         for around, a, b, rram, sot in device_sweep(plans["plan"]):
             for metric, claim, before, after in (

@@ -23,6 +23,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, fx, nn
 
 from crossloom.errors import InputError
+from crossloom.frontend import lower
 from crossloom.hardware import Array, Chip
 from crossloom.mapping import map_program
 from crossloom.mapping.blocks import cut
@@ -126,6 +127,40 @@ def solve(options: Mapping[str, Sequence[Option]], *, budget: float | None = Non
         loss=sum(chosen[name].loss for name in names),
         bound=float(solved.mip_dual_bound),
     )
+
+
+def search(
+    network: fx.GraphModule,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    chip: Chip,
+    *,
+    objective: Objective | Literal["crossbars"] = "crossbars",
+    saved: float | None = None,
+    budget: float | None = None,
+    offered: Iterable[Setting] = SETTINGS,
+) -> Plan:
+    """A plan for a network: sensitivity pass, costs, and the integer program.
+
+    Args:
+        network: converted and calibrated, dense, trained.
+        batches: calibration images and labels.
+        chip: the hardware.
+        objective: what is to be small.
+        saved: fraction of the dense cost that the plan must save; the predicted loss is least then.
+        budget: the largest predicted rise of the loss; the cost is least then.
+        offered: settings that every layer may take, besides dense.
+
+    Raises:
+        InputError: not exactly one of `saved` and `budget`, or one that no plan meets.
+    """
+    options = settings_of(network, offered)
+    if objective == "crossbars":
+        cost = crossbar_costs(network, chip, options)
+    else:
+        cost = model_costs(network, lower(network), chip, options, objective)
+    found = assembled(options, cost, sensitivity(network, batches, options))
+    dense = sum(of_layer[0] for of_layer in cost.values())
+    return solve(found, budget=budget, target=None if saved is None else dense * (1 - saved))
 
 
 def settings_of(network: nn.Module, offered: Iterable[Setting] = SETTINGS) -> dict[str, list[Setting | None]]:
@@ -317,8 +352,17 @@ def _loss(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float
 def assembled(
     options: Mapping[str, Sequence[Setting | None]], cost: Mapping[str, list[float]], loss: Mapping[str, list[float]]
 ) -> dict[str, list[Option]]:
-    """Options with their costs and losses, for `solve`."""
-    return {
-        name: [Option(s, c, rise) for s, c, rise in zip(found, cost[name], loss[name], strict=True)]
-        for name, found in options.items()
-    }
+    """Options with their costs and losses, for `solve`.
+
+    Left out is what an earlier or smaller option of the layer betters in both, so that a layer stays dense where
+    approximating it saves nothing; the optimum is the same without it.
+    """
+    result = {}
+    for name, settings in options.items():
+        found = [Option(s, c, rise) for s, c, rise in zip(settings, cost[name], loss[name], strict=True)]
+        kept = found[:1]
+        for option in sorted(found[1:], key=lambda o: (o.cost, o.loss)):
+            if not any(other.cost <= option.cost and other.loss <= option.loss for other in kept):
+                kept.append(option)
+        result[name] = kept
+    return result
