@@ -37,7 +37,7 @@ def test_no_output_changes_and_the_damage_does_not_grow(rows, outputs, seed, enc
     x = rng.integers(0, 256, (7, rows))
     assert np.array_equal(layer.apply(x), mapping.layer.apply(x))
     after = cut(layer, mapping.array)
-    assert [b for b in after.blocks] == list(mapping.blocks)
+    assert after.blocks == mapping.blocks
     assert damage(after, faults) <= damage(mapping, faults)
 
 

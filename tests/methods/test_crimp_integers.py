@@ -36,12 +36,12 @@ def test_one_layer_is_the_papers_formula() -> None:
     x = images((1, 10, 10))
     module = integers(lenet(), x, double=True)
     program = lower(module)
-    node = program.woven()[2]
+    node = list(program.woven())[2]
     layer = node.layer
     weights = woven_layers(module)[layer.name]
     quantised = weights.weight_quantiser.quantise(weights.folded()[0])
     q_w, z_w = quantised.codes.numpy(), quantised.zero_point
-    assert 0 <= q_w.min() and q_w.max() <= 255 and layer.weight_zero == z_w
+    assert q_w.min() >= 0 and q_w.max() <= 255 and layer.weight_zero == z_w
     a1, a2 = np.log2(layer.input_format.scale), np.log2(float(quantised.scale[0]))
     b1 = np.log2(layer.output.format.scale)
     assert all(float(a) == int(a) for a in (a1, a2, b1))

@@ -231,7 +231,7 @@ def test_what_cannot_be_simulated_is_refused() -> None:
         method("runtime-adaptation", draw="fersh")
     with pytest.raises(InputError, match="exact"):
         method("runtime-adaptation", reads="exat")
-    with pytest.raises(InputError, match="cells.epsilon"):
+    with pytest.raises(InputError, match=r"cells\.epsilon"):
         ArrayCells(epsilon=-1.0)
     with pytest.raises(InputError, match=r"cells\.stuck"):
         ArrayCells(stuck_hrs=0.6, stuck_lrs=0.6)

@@ -28,7 +28,7 @@ def test_crossbars_are_those_of_the_papers_rule(network: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "arrays"), [("vgg16", 3600), ("resnet18", 2864)])
 def test_crossbars_of_the_large_networks(network: str, arrays: int) -> None:
-    (found,) = reproduce("crimp", Request(network)).rows
+    (found,) = reproduce("crimp", Request(network, epochs=0)).rows
     assert (found.ours, found.paper, found.metric) == (arrays, arrays, "crossbars")
 
 
@@ -72,7 +72,7 @@ def test_lenet5_from_published_weights(tmp_path, monkeypatch) -> None:
     if not (os.environ.get("CROSSLOOM_WEIGHTS") and os.environ.get("CROSSLOOM_DATA")):
         pytest.skip("CROSSLOOM_WEIGHTS and CROSSLOOM_DATA are not set: no published weights and data here")
     monkeypatch.chdir(tmp_path)
-    assert main(["reproduce", "crimp", "--network", "lenet5-caffe", "--limit", "300", "-q"]) == 0
+    assert main(["reproduce", "crimp", "--network", "lenet5-caffe", "--limit", "300", "--epochs", "0", "-q"]) == 0
     found = {r.metric: r for r in load("results/crimp-lenet5-caffe.json").rows}
     assert found["accuracy, float"].ours == pytest.approx(99.14, abs=0.005)
     assert found["accuracy, integer"].ours > 99.14 - 0.5

@@ -1,4 +1,4 @@
-"""CRIMP's rows that need no method of its own: 8-bit quantisation, and crossbars of the unpruned networks.
+"""CRIMP's rows: 8-bit quantisation and crossbars of the unpruned networks here, its training's in `crimp_rows`.
 
 S. Huai et al., "CRIMP: Compact & Reliable DNN Inference on In-Memory Processing via Crossbar-Aligned Compression and
 Non-ideality Adaptation", ACM TECS, 2023. The paper trains its own float networks; ours are published ones
@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import math
 import shlex
+from typing import Any
 
 from crossloom.codesign.config import RunConfig, configure
+from crossloom.codesign.crimp_rows import Rows
+from crossloom.codesign.crimp_training import PLANS, Study
+from crossloom.codesign.machine import environment
 from crossloom.codesign.record import Result
 from crossloom.codesign.reproduce import Reproduction, Request, published_weights
 from crossloom.codesign.results import Budget, ResultsFile, Row
@@ -38,13 +42,19 @@ TRAINED = ("lenet5-caffe", "resnet20", "resnet56")
 def make(request: Request) -> ResultsFile:
     """The rows of one network."""
     rows = [*accuracies(request)] if request.network in TRAINED else [untrained_crossbars(request)]
+    if request.network in PLANS and request.epochs != 0:
+        rows += Rows(Study(request), command(request), device_of(request)).all()
     return ResultsFile(paper=CRIMP.paper, title=CRIMP.title, network=request.network, rows=tuple(rows))
 
 
 def command(request: Request) -> str:
     """The command line of a request, without what only says where files lie."""
     words = ["crossloom", "reproduce", CRIMP.paper, "--network", request.network]
-    return shlex.join(words + (["--limit", str(request.limit)] if request.limit is not None else []))
+    for option in ("limit", "epochs", "train_images"):
+        given = getattr(request, option)
+        if given is not None:
+            words += [f"--{option.replace('_', '-')}", str(given)]
+    return shlex.join(words)
 
 
 def accuracies(request: Request) -> list[Row]:
@@ -106,7 +116,16 @@ def by_the_rule(chip: CompiledChip) -> int:
 
 def device(record: Result) -> str:
     """What computed a run, in a word or a name."""
-    named = str(record.environment["device"])
+    return _device(record.environment)
+
+
+def device_of(request: Request) -> str:
+    """What computes a request."""
+    return _device(environment(request.machine))
+
+
+def _device(found: dict[str, Any]) -> str:
+    named = str(found["device"])
     return "cpu" if named in ("auto", "cpu") else named
 
 
@@ -117,6 +136,8 @@ CRIMP = Reproduction(
         "Compression and Non-ideality Adaptation, ACM TECS, 2023"
     ),
     networks=tuple(PAPER),
-    rows="accuracy after 8-bit quantisation (published weights) and crossbars of the unpruned networks",
+    rows="accuracy after 8-bit quantisation, crossbars; with training: pruned, hardened, against ε and array height "
+    "(--epochs N: in about N epochs, 0: no training)",
     make=make,
+    options=("epochs", "train_images"),
 )

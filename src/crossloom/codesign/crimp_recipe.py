@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from crossloom.codesign.phases import Phase, Step
 from crossloom.methods.cell_draws import ArrayCells
@@ -33,7 +33,7 @@ class CrimpRecipe:
     harden_epochs: int
     keep_kernels: float
     keep_arrays: int | float
-    cells: ArrayCells = ArrayCells()
+    cells: ArrayCells = field(default_factory=ArrayCells)
     start: float = 0.25
     penalty: float = 1e-4
     reads: str = "sampled"

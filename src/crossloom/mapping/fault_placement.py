@@ -16,8 +16,8 @@ table in front of the array, which the cost model counts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dictionary
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from jaxtyping import Float, Int8, Integer
 from scipy.optimize import linear_sum_assignment
 
 from crossloom.errors import InputError
-from crossloom.mapping.blocks import LayerMapping, cut
+from crossloom.mapping.blocks import Block, LayerMapping, cut
 from crossloom.weave import InputTransform, WovenLayer
 
 HRS, LRS = 1, 2
@@ -50,7 +50,8 @@ def damage(mapping: LayerMapping, faults: Faults, activity: Float[np.ndarray, " 
     return total
 
 
-def _blocks(mapping: LayerMapping, faults: Faults):  # type: ignore[no-untyped-def]
+def _blocks(mapping: LayerMapping, faults: Faults) -> Iterator[tuple[Block, np.ndarray, np.ndarray, np.ndarray]]:
+    """(block, levels, faults, gain of every physical column) of a layer's blocks."""
     if len(faults) != len(mapping.blocks):
         raise InputError("faults", len(faults), f"{len(mapping.blocks)} maps, one per block of {mapping.layer.name!r}")
     gains = np.array([s.gain for s in mapping.code.slices], float)
@@ -114,7 +115,8 @@ def place(
     Args:
         mapping: the layer on the chip's arrays.
         faults: the chip's known stuck cells, a map per block of the layer (0, `HRS`, `LRS`).
-        rows, columns: what may be permuted.
+        rows: whether rows may be permuted.
+        columns: whether weight columns may be.
         rounds: how often rows and columns take turns.
         activity: mean square of every row's input code, from a calibration batch; None: all alike.
 

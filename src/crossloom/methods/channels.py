@@ -113,9 +113,7 @@ class _Tracer(fx.Interpreter):
         module, x = self.fetch_attr(target), args[0]
         if isinstance(module, (Conv2d, Linear)):
             return self._layer(str(target), module, x)
-        if not isinstance(module, (*KEEPS_ZERO, nn.modules.batchnorm._BatchNorm)):
-            self.freeze(x)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):  # emits its shift for a zero input
+        if not isinstance(module, KEEPS_ZERO):  # a batch norm of its own emits its shift for a zero input
             self.freeze(x)
         return x
 
@@ -149,7 +147,8 @@ class _Tracer(fx.Interpreter):
         if x.dim() == y.dim() == 4 and x.shape[1] == y.shape[1] and target is not aten.permute.default:
             return self.spread(self.channels(x), y.shape)
         flat = y.reshape(1, y.shape[1], -1)[0]
-        if y.dim() in (2, 4) and set(y.unique().tolist()) <= {0.0, *x.unique().tolist()} and (flat == flat[:, :1]).all():
+        moved = set(y.unique().tolist()) <= {0.0, *x.unique().tolist()} and bool((flat == flat[:, :1]).all())
+        if y.dim() in (2, 4) and moved:
             found = [label or self.fresh(1)[0] for label in self.channels(y)]
             return self.spread(found, y.shape)
         if x.shape == y.shape:
@@ -196,7 +195,8 @@ def ties(network: nn.Module) -> Ties:
 def shrink(network: nn.Module, found: Ties, gone: set[int]) -> None:
     """Take kernels out for good, and the input channels that they fed.
 
-    Nothing changes if every kernel of `gone` emits 0; classes without a kernel (channels that a pad adds) go if
+    The float network computes the same if every kernel of `gone` emits 0 (a weight step for a whole layer may become
+    finer, where the largest weight went); classes without a kernel (channels that a pad adds) go if
     nothing was ever added to them.
 
     Args:

@@ -64,7 +64,7 @@ class CrossbarMasks(Method):
     def __init__(
         self, keep: float | int, rows: int = 128, columns: int = 32, start: float = 0.2, penalty: float = 1e-4
     ) -> None:
-        if isinstance(keep, float) and not 0 < keep <= 1 or isinstance(keep, int) and keep < 1:
+        if not (0 < keep <= 1 if isinstance(keep, float) else keep >= 1):
             raise InputError("crossbar-masks.keep", keep, "at least 1 array, or a fraction above 0 and at most 1")
         if rows < 1 or columns < 1:
             raise InputError("crossbar-masks.rows, columns", (rows, columns), "at least 1 each")

@@ -131,7 +131,8 @@ class KernelGroups(Method):
     def gone(self, network: nn.Module) -> set[int]:
         """The classes under their layers' thresholds now."""
         assert self._ties is not None, "prepare first"
-        scales = {name: g.detach().abs().tolist() for name, m in woven_layers(network).items() if (g := gamma(m)) is not None}
+        found = {name: gamma(layer) for name, layer in woven_layers(network).items()}
+        scales = {name: g.detach().abs().tolist() for name, g in found.items() if g is not None}
         scores = {
             c: sum(scales[name][i] for name, i in members) / len(members)
             for c, members in self._ties.kernels.items()
@@ -158,7 +159,7 @@ class KernelGroups(Method):
 
     @torch.no_grad()
     def finish(self, network: nn.Module) -> dict[str, Any]:
-        """Zero once more, take the kernels and the next layers' input channels out, fold the scales; says what stays."""
+        """Take the kernels and the next layers' input channels out, fold the scales; says what stays of what."""
         assert self._ties is not None, "prepare first"
         before = {name: m.weight.shape[0] for name, m in woven_layers(network).items()}
         self.zero(network)

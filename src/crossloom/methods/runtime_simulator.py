@@ -170,7 +170,8 @@ class RuntimeSimulator(nn.Module):
 
     def extra_repr(self) -> str:
         """The code, ε and how training reads."""
-        return f"{self.cells.encoding}, epsilon={self.cells.epsilon}, training={self.reads[True]}, evaluation={self.reads[False]}"
+        reads = f"training={self.reads[True]}, evaluation={self.reads[False]}"
+        return f"{self.cells.encoding}, epsilon={self.cells.epsilon}, {reads}"
 
 
 def simulators(network: nn.Module) -> list[RuntimeSimulator]:
@@ -221,7 +222,9 @@ class RuntimeAdaptation(Method):
             source = cast(Quantiser | None, layer.__dict__.get("input_quantiser"))
             if source is None or not source.config.symmetric:
                 raise InputError(f"layers.{name}", "asymmetric or no input codes", "symmetric inputs")
-            layer.disturbance = RuntimeSimulator(self.cells, self.draw, name, self.reads, self.dtype, self.evaluation)
+            layer.disturbance = RuntimeSimulator(
+                self.cells, self.draw, name, self.reads, self.dtype, self.evaluation
+            )
 
     def finish(self, network: nn.Module) -> dict[str, Any]:
         """Take the simulators out again."""

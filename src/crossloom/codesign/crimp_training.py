@@ -1,0 +1,294 @@
+"""CRIMP's rows that need its training: pruned networks, hardened networks, and accuracy against ε and array height.
+
+Every training is a `Course` whose phases are kept in the study's folder, every measurement a part kept beside them, so
+the study goes on wherever it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from crossloom.codesign.crimp_recipe import CrimpRecipe
+from crossloom.codesign.kept import Kept
+from crossloom.codesign.phases import Course, Phase, Trained, digest
+from crossloom.codesign.plugins import default_data, open_data
+from crossloom.codesign.reproduce import Request, published_weights
+from crossloom.compiled import CompiledChip
+from crossloom.errors import InputError
+from crossloom.frontend import lower
+from crossloom.hardware import Chip, load
+from crossloom.mapping import map_program
+from crossloom.methods.cell_draws import ArrayCells
+from crossloom.simulate import Conditions
+from crossloom.training import TrainingConfig, recipe
+
+CHIPS = 20
+"""Chips of a row, as in the paper."""
+
+CHIP = "crimp-isaac"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Under what a network is hardened or measured.
+
+    Attributes:
+        epsilon: ε of programming variation.
+        faults: whether cells are stuck (9.04 % at HRS, 1.75 % at LRS).
+    """
+
+    epsilon: float
+    faults: bool = True
+
+    def cells(self, cells: ArrayCells) -> ArrayCells:
+        """The array with these cells."""
+        return replace(cells, epsilon=self.epsilon) if self.faults else replace(
+            cells, epsilon=self.epsilon, stuck_hrs=0.0, stuck_lrs=0.0
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{'stuck-at faults and ' if self.faults else ''}ε = {self.epsilon:g}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one network is trained, and what the paper says of it.
+
+    Attributes:
+        row: the network in the paper's words.
+        recipe: CRIMP's training.
+        float_training: of the float network; None: published weights.
+        normalisation: of the input, by name; None: the data set's own.
+        sparsity: the paper's, in per cent of the crossbars.
+        pruned: the paper's accuracy, pruned and quantised, %.
+        noisy: the paper's accuracies with noise of the pruned network, %.
+        dense: those of the network that is not pruned.
+        adapted: accuracy against ε, hardened for that ε, % ({} where the paper has no curve).
+        unadapted: accuracy against ε of the network that is not hardened.
+        heights: accuracy against (array rows, ε).
+    """
+
+    row: str
+    recipe: CrimpRecipe
+    float_training: TrainingConfig | None
+    normalisation: str | None
+    sparsity: float
+    pruned: float
+    noisy: dict[Noise, float]
+    dense: dict[Noise, float]
+    adapted: dict[float, float | None]
+    unadapted: dict[float, float | None]
+    heights: dict[tuple[int, float], float | None]
+
+    def within(self, epochs: int) -> Plan:
+        """The same in about `epochs` epochs in all: the phases shortened alike."""
+        given = self.float_training.epochs if self.float_training else 0
+        share = epochs / (given + 2 * self.recipe.prune_epochs + self.recipe.harden_epochs)
+        made = [max(round(e * share), 1) for e in (self.recipe.prune_epochs, self.recipe.harden_epochs)]
+        return replace(
+            self,
+            recipe=replace(self.recipe, prune_epochs=made[0], harden_epochs=made[1]),
+            float_training=self.float_training and self.float_training.updated(epochs=max(round(given * share), 1)),
+        )
+
+
+MNIST = recipe("lenet5-caffe", "mnist").updated(
+    epochs=16, lr=2e-3, threads=1, channels_last=True, precision="bf16-mixed", validate_every=4
+)
+"""LeNet-5 in float: the reference recipe at a higher rate, in the arithmetic that is fastest on a CPU with AMX."""
+
+CIFAR = recipe("vgg16", "cifar10").updated(precision="bf16-mixed", validate_every=10)
+FINE = CIFAR.updated(lr=0.02, warmup=0.02)
+
+PLANS: dict[str, Plan] = {
+    "lenet5-caffe": Plan(
+        row="LeNet-5, MNIST",
+        recipe=CrimpRecipe(
+            MNIST.updated(lr=2e-3, validate_every=100), prune_epochs=4, harden_epochs=4, keep_kernels=0.06,
+            keep_arrays=6,
+        ),
+        float_training=MNIST, normalisation="unit", sparsity=94.89, pruned=98.90,
+        noisy={Noise(0.1): 98.60, Noise(0.5): 97.31}, dense={Noise(0.1): 99.15, Noise(0.5): 98.90},
+        adapted={0.1: 98.6, 0.3: 98.05, 0.5: 97.31, 1.0: 96.0, 1.4: 92.6},
+        unadapted={0.1: 97.8, 0.3: 95.45, 0.5: 93.1, 0.8: 90.54},
+        heights={(32, 0.5): 98.1, (64, 0.5): None, (128, 0.5): 97.31, (256, 0.5): 96.8},
+    ),
+    "vgg16": Plan(
+        row="VGG-16, CIFAR-10",
+        recipe=CrimpRecipe(FINE, prune_epochs=80, harden_epochs=20, keep_kernels=0.5, keep_arrays=423),
+        float_training=CIFAR.updated(epochs=160), normalisation=None, sparsity=88.25, pruned=93.71,
+        noisy={Noise(0.1): 91.09, Noise(0.1, False): 93.20, Noise(0.5, False): 90.31}, dense={}, adapted={},
+        unadapted={}, heights={},
+    ),
+    "resnet56": Plan(
+        row="ResNet-56, CIFAR-10",
+        recipe=CrimpRecipe(
+            FINE.updated(weight_decay=1e-4), prune_epochs=80, harden_epochs=20, keep_kernels=0.8, keep_arrays=129
+        ),
+        float_training=None, normalisation=None, sparsity=51.36, pruned=93.18,
+        noisy={Noise(0.1): 92.08, Noise(0.1, False): 93.18, Noise(0.5, False): 91.88}, dense={}, adapted={},
+        unadapted={}, heights={},
+    ),
+}  # fmt: skip
+"""The trainings. LeNet-5's epochs are what reaches the paper's rows in minutes of CPU time (the paper: 200); VGG-16 and
+ResNet-56 follow the paper's 160 epochs of pruning, and 20 more through the simulator."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number and what it took."""
+
+    value: float
+    spread: float | None
+    images: int
+    epochs: int
+    key: str
+
+
+def measuring_chip(cells: ArrayCells) -> Chip:
+    """The chip on which the analog rung computes CRIMP's formula: no clipping converter, no column flipped.
+
+    The floor of a finite on/off ratio is left out by `Conditions(on_off="infinite")`.
+    """
+    model = {"model": "lognormal", "sigma": cells.epsilon} if cells.epsilon else {"model": "none"}
+    return load(
+        CHIP,
+        {
+            "array.flip": False, "array.b_adc": 12, "array.adc_range": "unit", "array.encoding": cells.encoding,
+            "array.rows": cells.rows, "array.active_rows": cells.rows, "array.columns": cells.columns,
+            "device.variation": model, "device.stuck_hrs": cells.stuck_hrs, "device.stuck_lrs": cells.stuck_lrs,
+        },
+    )  # fmt: skip
+
+
+class Study:
+    """One network's trainings and measurements.
+
+    Args:
+        request: what is asked for.
+        plan: how to train; None: the network's of `PLANS`.
+    """
+
+    def __init__(self, request: Request, plan: Plan | None = None) -> None:
+        self.request = request
+        plan = plan or PLANS[request.network]
+        if request.epochs is not None and request.epochs < 1:
+            raise InputError("--epochs", request.epochs, "at least 1 epoch, or 0 for the rows without training")
+        self.plan = plan if request.epochs is None else plan.within(request.epochs)
+        machine = request.machine
+        data = open_data(default_data(request.network), machine.data_dir, machine.download)
+        weights: Path | None = None
+        if self.plan.float_training is None or request.weights is not None:
+            weights, known = published_weights(request)
+            data = data.normalised(known.normalisation)
+        elif self.plan.normalisation is not None:
+            data = data.normalised(self.plan.normalisation)
+        if request.train_images is not None:
+            data = data.subset(request.train_images, 0)
+        self.data = data
+        self.folder = request.runs / f"crimp-{request.network}-training"
+        self.course = Course(
+            request.network, data, self.folder, weights=weights, machine=machine, progress=request.progress,
+            float_training=None if weights is not None else self.plan.float_training,
+        )  # fmt: skip
+        self.kept = Kept(self.folder / "measured", request.progress)
+        self._trained: dict[tuple[Phase, ...], Trained] = {}
+
+    def trained(self, *phases: Phase) -> Trained:
+        """The network after some phases."""
+        if phases not in self._trained:
+            self._trained[phases] = self.course.run(phases)
+        return self._trained[phases]
+
+    # -- networks -----------------------------------------------------------------------------------------------
+
+    def pruned(self, noise: Noise | None) -> Trained:
+        """Pruned and quantised, hardened for some noise or for none."""
+        recipe = self.plan.recipe
+        return self.trained(*recipe.pruning(), self._hardening(noise))
+
+    def dense(self, noise: Noise | None) -> Trained:
+        """Quantised, hardened for some noise or for none."""
+        return self.trained(self._hardening(noise, dense=True))
+
+    def _hardening(self, noise: Noise | None, dense: bool = False) -> Phase:
+        recipe = self.plan.recipe
+        if noise is None:
+            return recipe.hardening(None, dense=dense)
+        return replace(recipe, cells=noise.cells(recipe.cells)).hardening(noise.epsilon, dense=dense)
+
+    # -- measurements -------------------------------------------------------------------------------------------
+
+    def float_accuracy(self) -> Measured:
+        """Of the float network."""
+        found = self.trained()
+        value = self.kept.part(f"float-{found.key[:12]}", "float network", lambda: self._evaluate(found.module))
+        return Measured(100 * value, None, len(self.data.test.labels), found.epochs, found.key)
+
+    def _evaluate(self, module: nn.Module) -> float:
+        from crossloom.training import evaluate
+
+        return evaluate(module, self.data.test_loader())
+
+    def integer(self, found: Trained) -> Measured:
+        """On the integer rung, all test images."""
+
+        def make() -> float:
+            chip = CompiledChip(map_program(lower(found.module), load(CHIP)))
+            return chip.accuracy(self.data.test_loader(), "integer").value
+
+        value = self.kept.part(f"integer-{found.key[:12]}", "integer rung", make)
+        return Measured(100 * value, None, len(self.data.test.labels), found.epochs, found.key)
+
+    def analog(self, found: Trained, noise: Noise, rows: int | None = None) -> Measured:
+        """On the analog rung: the mean of 20 chips."""
+        cells = noise.cells(self.plan.recipe.cells)
+        if rows is not None:
+            cells = replace(cells, rows=rows)
+        limit = self.request.limit
+        name = digest({"key": found.key, "cells": asdict(cells), "chips": CHIPS, "limit": limit})[:12]
+
+        def make() -> dict[str, Any]:
+            chip = CompiledChip(map_program(lower(found.module), measuring_chip(cells)))
+            made = chip.accuracy(
+                self.data.test_loader(), "analog", limit, chips=CHIPS, conditions=Conditions(on_off="infinite")
+            )
+            return {"mean": made.value, "spread": made.spread, "images": made.images, "cells": asdict(cells)}
+
+        made = self.kept.part(f"analog-{name}", f"{CHIPS} chips, {noise}, {cells.rows} rows", make)
+        return Measured(100 * made["mean"], 100 * made["spread"], made["images"], found.epochs, found.key)
+
+    def arrays(self, found: Trained) -> int:
+        """Arrays that the network takes on the chip."""
+        chip = load(CHIP, {"array.encoding": self.plan.recipe.cells.encoding})
+        return map_program(lower(found.module), chip).crossbars
+
+    def dense_arrays(self) -> int:
+        """Arrays of the network before pruning, in the same code."""
+        recipe = self.plan.recipe
+        return self.arrays(self.trained(Phase("integers", (recipe.integers,), None)))
+
+    def describe(self) -> str:
+        """The weight code and bits that every row of this study used."""
+        recipe = self.plan.recipe
+        return f"{recipe.bits}-bit weights, {recipe.cells.encoding} code"
+
+
+def computing_reduction(original: int, left: int, stored_bits: int = 32) -> tuple[float, float]:
+    """(power, area) of an original network's computing parts over those of its compressed form (Fig. 7).
+
+    Args:
+        original: arrays of the original in 8-bit weights.
+        left: arrays after compression.
+        stored_bits: of the original's weights, which the paper does not say.
+    """
+    from crossloom.cost.validation.crimp import computing
+
+    before, after = computing().per_array()
+    whole = original * math.ceil(stored_bits / 8)
+    return before[0] * whole / (after[0] * left), before[1] * whole / (after[1] * left)
