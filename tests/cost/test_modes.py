@@ -66,7 +66,7 @@ def test_and_readout_by_hand() -> None:
     mapping = one_layer(**changed(AND))
     work = count(mapping)
     columns = 6 * 8  # 1-bit cells
-    assert work.total(Action.BULK_AND) == work.total(Action.POPCOUNT) == 2 * columns * 8
+    assert work.total(Action.BULK_AND) == work.total(Action.POPCOUNT) == 20 * columns * 8
     assert work.total(Action.INPUT_WRITE) == 20 * 3 * 8  # three column blocks, eight planes
     for action in (Action.ROW_DRIVE, Action.ARRAY_READ, Action.SAMPLE_HOLD, Action.ADC_CONVERSION):
         assert work.total(action) == 0
@@ -106,6 +106,37 @@ def test_energy_of_the_and_engine_follows_weight_bits_times_input_bits(weights: 
     for name in ("sense", "counter"):
         ratio = (found.power[name] / found.tile.rate) / (once.power[name] / once.tile.rate)
         assert ratio == pytest.approx(weights * inputs, rel=1e-3), name  # leakage apart
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    rows=st.integers(1, 40), columns=st.integers(1, 12), weights=st.integers(2, 8), inputs=st.integers(1, 8),
+    kept=st.floats(0.1, 1),
+)  # fmt: skip
+def test_a_network_on_the_and_engine_pays_for_weight_bits_times_input_bits_times_kept_weights(
+    rows: int, columns: int, weights: int, inputs: int, kept: float
+) -> None:
+    """Whatever the shape and however much of it is pruned by rows and columns: footprint, writes and energy follow."""
+
+    def mapped(rows: int, columns: int) -> Mapping:
+        x = Input(name="x", inputs=(), format=Format(inputs, False), shape=(rows,))
+        node = linear(np.random.default_rng(3), x, "only", columns, weight_bits=weights)
+        node.layer.core[node.layer.core == 0] = 1
+        return map_program(program([x, node]), small_chip("sot-mram-and", array__b_adc=8, precision__weights=weights))
+
+    few = max(round(rows * kept), 1), max(round(columns * kept), 1)
+    for at in ((rows, columns), few):
+        mapping = mapped(*at)
+        report = estimate(mapping)
+        bits = at[0] * at[1] * weights
+        assert count(mapping).total(Action.BULK_AND) == count(mapping).total(Action.POPCOUNT) == bits * inputs
+        assert report.programming.cells == bits
+        parts = components(mapping.chip)
+        assert report.components["sense"].energy_j == pytest.approx(bits * inputs * parts["sense"].energy)
+    all_, less = estimate(mapped(rows, columns)), estimate(mapped(*few))
+    for key in ("crossbars", "area_m2", "leakage_w", "dynamic_j"):
+        assert getattr(less, key) <= getattr(all_, key) * (1 + 1e-12)
+    assert less.programming.energy_j <= all_.programming.energy_j
 
 
 @settings(deadline=None, max_examples=12)

@@ -9,7 +9,7 @@ ceil(R_b / active_rows) row groups, macros m and accumulators of A bits:
 | array read | V·D·Σ_b groups_b |
 | sample and hold, conversion, shift-add | V·D·Σ_b groups_b·M_b |
 | integration | V·Σ_d (2^width_d − 1)·Σ_b groups_b·M_b; only where digits are serial |
-| input write, bulk AND, count of ones | V·D·Σ_b R_b, and twice V·D·Σ_b groups_b·M_b; only with an AND readout |
+| input write, bulk AND, count of ones | V·D·Σ_b R_b, and twice V·D·Σ_b R_b·M_b; only with an AND readout |
 | input register | bits of P x written once per macro, read once per block |
 | output register | A bits written and read for every sum of every macro |
 | tile bus | bits of P x into every macro that needs them, A bits of every sum out of it |
@@ -402,11 +402,8 @@ def _read_work(geometry: Geometry, driven: float, reads: float, conversions: flo
     array, digits = geometry.mapped.array, geometry.mapped.digits
     if array.readout == "and":
         written = float(geometry.rows.sum()) * len(digits)
-        return [
-            Work(Action.INPUT_WRITE, written),
-            Work(Action.BULK_AND, conversions),
-            Work(Action.POPCOUNT, conversions),
-        ]
+        joined = float(geometry.rows @ geometry.columns) * len(digits)
+        return [Work(Action.INPUT_WRITE, written), Work(Action.BULK_AND, joined), Work(Action.POPCOUNT, joined)]
     work = [Work(Action.ROW_DRIVE, driven), Work(Action.ARRAY_READ, reads), Work(Action.ADC_CONVERSION, conversions)]
     if array.digit_drive == "level":
         return [*work, Work(Action.SAMPLE_HOLD, conversions)]

@@ -15,6 +15,9 @@ CORES = 48
 POINT = re.compile(r"(throughput|efficiency)_o(\d+)_i(\d+)(_one_phase)?")
 """NeuRRAM's points: output bits, input bits, and whether all input bits are integrated at once."""
 
+BANK_CELLS, WORD_CELLS = 1 << 25, 512
+"""Cells of the 32 Mb banks of Angizi et al. (ISVLSI 2019), and of one write (ours: assumed)."""
+
 ONE_PHASE_BITS = 3
 """Streamed input bits (a polarity apart) that NeuRRAM integrates at once; more go in two phases of equal length."""
 
@@ -79,6 +82,13 @@ def _figures(chip: Chip, calibrated: bool) -> dict[str, float]:
     }
     if found.chip is not None:
         ours |= {"chip_power": found.chip.power, "chip_area": found.chip.area}
+    device = chip.device
+    ours |= {
+        "bank_cell_area": BANK_CELLS * device.cell_area_f2 * chip.node.feature_size**2,
+        "bank_read_time": device.read_pulse,
+        "bank_write_time": device.write_pulse,
+        "bank_write_energy": WORD_CELLS * device.write_energy,
+    }
     whole = sum(found.area[name] for name in found.area if name != CELLS)
     for share, parts in SHARES.items():
         if all(part in found.area for part in parts):

@@ -125,8 +125,8 @@ def _pass(chip: Chip, rating: Rating, used: int) -> dict[Action, float]:
     if array.readout == "and":
         work |= {
             Action.INPUT_WRITE: array.rows * len(digits),
-            Action.BULK_AND: columns * len(digits),
-            Action.POPCOUNT: columns * len(digits),
+            Action.BULK_AND: array.rows * columns * len(digits),
+            Action.POPCOUNT: array.rows * columns * len(digits),
         }
     else:
         work |= {

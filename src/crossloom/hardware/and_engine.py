@@ -40,15 +40,15 @@ def parts(chip: Chip) -> dict[str, Component]:
         ),
         "sense": part(
             actions=[Action.BULK_AND],
-            energy=rows * (cell + gates.energy(SENSE_GATES)) + column_wire * device.read_voltage**2,
+            energy=cell + gates.energy(SENSE_GATES) + column_wire * device.read_voltage**2 / rows,
             area=rows * gates.area(SENSE_GATES), leakage=rows * gates.leakage(SENSE_GATES),
             latency=device.read_pulse,
-            source="analytical: V²·G·t of the input's cells (half of them on), a sense amplifier of 12 gates a "
-            "bitline, and the selected line; the weights' V²·G·t is added from the real conductances",
+            source="analytical, a bit: V²·G·t of the input's cell (half of them on), a sense amplifier of 12 gates, "
+            "and the bit's share of the selected line; the weights' V²·G·t is added from the real conductances",
         ),
         "counter": part(
-            actions=[Action.POPCOUNT], energy=gates.energy(tree), area=gates.area(tree), leakage=gates.leakage(tree),
-            latency=gates.delay(8.0 * levels),
+            actions=[Action.POPCOUNT], energy=gates.energy(tree / rows), area=gates.area(tree),
+            leakage=gates.leakage(tree), latency=gates.delay(8.0 * levels),
             source="analytical: adder tree over the array's bitlines, two full adders a bit, eight gate delays a level",
         ),
         "crossbar": part(

@@ -65,8 +65,8 @@ ACTION_HELP: dict[Action, str] = {
     Action.INTEGRATE: "one sample added to a column's integrated charge (serial digits: 2^k times for bit k)",
     Action.ADC_CONVERSION: "one column converted in one read",
     Action.INPUT_WRITE: "one input bit written beside the weights of one array (AND readout)",
-    Action.BULK_AND: "one column of bits ANDed with the input's bit plane (AND readout)",
-    Action.POPCOUNT: "the ones of one such column counted (AND readout)",
+    Action.BULK_AND: "one bit of the weights ANDed with its input's bit (AND readout; a column at once)",
+    Action.POPCOUNT: "one such result through the tree that counts ones (AND readout)",
     Action.SHIFT_ADD: "one converted code shifted and added to its accumulator",
     Action.INPUT_REGISTER: "one bit written to or read from a macro's input register",
     Action.OUTPUT_REGISTER: "one bit of a finished sum written to or read from the output registers (macro and tile)",
@@ -240,6 +240,8 @@ class MixedFamilies(UserWarning):
 BUILDERS: dict[str, str] = {
     "analytical": "crossloom.hardware.analytical:family",
     "survey": "crossloom.hardware.survey:family",
+    "cacti": "crossloom.hardware.external:cacti",
+    "neurosim": "crossloom.hardware.external:neurosim",
 }
 """Families that are computed for a chip: where the function is, imported when it is needed."""
 
