@@ -151,15 +151,18 @@ class Measured:
 
 
 def measuring_chip(cells: ArrayCells) -> Chip:
-    """The chip on which the analog rung computes CRIMP's formula: no clipping converter, no column flipped.
+    """The chip on which the analog rung computes CRIMP's formula: no converter that clips, no column flipped.
 
-    The floor of a finite on/off ratio is left out by `Conditions(on_off="infinite")`.
+    Converters of one step a level and of bits enough for every row at the top level and a third more (9 bits at 128
+    rows), so that only a read far in the tail of the variation could clip. The floor of a finite on/off ratio is left
+    out by `Conditions(on_off="infinite")`.
     """
+    bits = math.ceil(math.log2(4 / 3 * cells.rows * cells.top + 1))
     model = {"model": "lognormal", "sigma": cells.epsilon} if cells.epsilon else {"model": "none"}
     return load(
         CHIP,
         {
-            "array.flip": False, "array.b_adc": 12, "array.adc_range": "unit", "array.encoding": cells.encoding,
+            "array.flip": False, "array.b_adc": bits, "array.adc_range": "unit", "array.encoding": cells.encoding,
             "array.rows": cells.rows, "array.active_rows": cells.rows, "array.columns": cells.columns,
             "device.variation": model, "device.stuck_hrs": cells.stuck_hrs, "device.stuck_lrs": cells.stuck_lrs,
         },
