@@ -21,7 +21,7 @@ from crossloom.mapping.blocks import cut
 from crossloom.mapping.read_objectives import Noise, Objective, objective_table
 from crossloom.mapping.reads import Reads, drives, reads_of
 from crossloom.mapping.reorder_bound import lower_bound
-from crossloom.mapping.reorder_search import Partition, choices, improve, layered, solve, sorted_by_mass
+from crossloom.mapping.reorder_search import Partition, anneal, choices, layered, solve, sorted_by_mass
 from crossloom.weave import InputTransform, Program, WovenLayer
 
 EXACT_SETS = 12_000
@@ -31,9 +31,8 @@ EXACT_SECONDS = 20.0
 SAMPLES = 1 << 15
 """Reads of one window looked at while searching, if rows × samples stay within `CONTRIBUTIONS`."""
 CONTRIBUTIONS = 1 << 25
-SMALL = 256
-"""Up to so many rows the search is started again from disturbed orders."""
-RESTARTS = 8
+SEARCH_WORK = 5e11
+"""Rows × windows × samples × sweeps of the search, which bounds its time on large layers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +71,7 @@ def reorder(
     noise: Noise | None = None,
     *,
     converter: tuple[float, float] | None = None,
-    sweeps: int = 30,
+    sweeps: int = 500,
     vectors: int = 512,
     columns: int = 4096,
     seed: int = 0,
@@ -86,7 +85,7 @@ def reorder(
         objective: see `read_objectives.Objective`.
         noise: of a read; objective `skipped` needs none.
         converter: (step, lowest read) where the array's range is calibrated.
-        sweeps: most passes of the search over all places.
+        sweeps: most passes of the search over all places; fewer on large layers (`SEARCH_WORK`).
         vectors: at most so many input vectors are looked at, drawn without replacement.
         columns: at most so many physical columns of each group, too; the values and the bound are of these reads.
         seed: of these draws and of the search.
@@ -153,7 +152,7 @@ def program(
     noise: Noise | None = None,
     *,
     converters: Mapping[str, tuple[float, float]] | None = None,
-    sweeps: int = 30,
+    sweeps: int = 500,
     vectors: int = 512,
     columns: int = 4096,
     seed: int = 0,
@@ -199,19 +198,7 @@ def _ordered(
         if solved is not None:
             silent = reads.total(table) - problem.value(problem.sums(given))
             return solved[0], solved[1] + silent
-    tried = [improve(problem, start, 2, rng) for start in (given, layered(problem), sorted_by_mass(problem))]
-    best = improve(problem, min(tried, key=lambda t: t[1])[0], sweeps, rng)
-    for _ in range(RESTARTS if rows <= SMALL else 0):
-        again = improve(problem, _disturbed(problem, best[0], rng), sweeps, rng)
-        best = min(best, again, key=lambda t: t[1])
+    sweeps = max(min(sweeps, int(SEARCH_WORK / (rows * reads.windows * len(weight)))), 1)
+    starts = [given, layered(problem, rng), sorted_by_mass(problem)]
+    best = anneal(problem, min(starts, key=lambda order: problem.value(problem.sums(order))), sweeps, rng)
     return best[0], lower_bound(reads, table, best[0])
-
-
-def _disturbed(problem: Partition, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The order with a third of the rows shuffled, those of one label among themselves."""
-    order = order.copy()
-    for k in np.unique(problem.label):
-        mine = np.flatnonzero(problem.label == k)
-        places = rng.permutation(mine)[: max(len(mine) // 3, 2)]
-        order[places] = order[rng.permutation(places)]
-    return order
