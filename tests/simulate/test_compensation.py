@@ -59,8 +59,9 @@ def test_a_perfect_chip_needs_nothing() -> None:
 
 def test_the_target_can_be_the_mean_of_other_chips() -> None:
     mapping, x, chips = mapped(**NOISE)
-    mean = sum(Executor(mapping, rung="analog", seed=3, chip_index=k, conditions=Conditions(on_off="infinite")).logits(x)
-               for k in (1, 2, 3, 4)) / 4  # fmt: skip
+    floorless = Conditions(on_off="infinite")
+    others = [Executor(mapping, rung="analog", seed=3, chip_index=k, conditions=floorless) for k in (1, 2, 3, 4)]
+    mean = torch.stack([executor.logits(x) for executor in others]).mean(0)
     made = compensate(mapping, chips[0], x[:16], references=chips[1:])
     assert wrong(mapping, made, x[16:], 0, mean[16:]) < wrong(mapping, mapping.program, x[16:], 0, mean[16:])
 

@@ -153,11 +153,11 @@ class Measured:
 def measuring_chip(cells: ArrayCells) -> Chip:
     """The chip on which the analog rung computes CRIMP's formula: no converter that clips, no column flipped.
 
-    Converters of one step a level and of bits enough for every row at the top level and a third more (9 bits at 128
-    rows), so that only a read far in the tail of the variation could clip. The floor of a finite on/off ratio is left
-    out by `Conditions(on_off="infinite")`.
+    Converters of one step a level, with bits for every row at the top level (9 at 128 rows, a third more than the
+    largest nominal read), so that only a read far in the tail of the variation could clip. The floor of a finite on/off
+    ratio is left out by `Conditions(on_off="infinite")`.
     """
-    bits = math.ceil(math.log2(4 / 3 * cells.rows * cells.top + 1))
+    bits = (cells.rows * cells.top).bit_length()
     model = {"model": "lognormal", "sigma": cells.epsilon} if cells.epsilon else {"model": "none"}
     return load(
         CHIP,
@@ -242,7 +242,7 @@ class Study:
         """On the integer rung, all test images."""
 
         def make() -> float:
-            chip = CompiledChip(map_program(lower(found.module), load(CHIP)))
+            chip = CompiledChip(map_program(lower(found.graph), load(CHIP)))
             return chip.accuracy(self.data.test_loader(), "integer").value
 
         value = self.kept.part(f"integer-{found.key[:12]}", "integer rung", make)
@@ -257,7 +257,7 @@ class Study:
         name = digest({"key": found.key, "cells": asdict(cells), "chips": CHIPS, "limit": limit})[:12]
 
         def make() -> dict[str, Any]:
-            chip = CompiledChip(map_program(lower(found.module), measuring_chip(cells)))
+            chip = CompiledChip(map_program(lower(found.graph), measuring_chip(cells)))
             made = chip.accuracy(
                 self.data.test_loader(), "analog", limit, chips=CHIPS, conditions=Conditions(on_off="infinite")
             )
@@ -269,7 +269,7 @@ class Study:
     def arrays(self, found: Trained) -> int:
         """Arrays that the network takes on the chip."""
         chip = load(CHIP, {"array.encoding": self.plan.recipe.cells.encoding})
-        return map_program(lower(found.module), chip).crossbars
+        return map_program(lower(found.graph), chip).crossbars
 
     def dense_arrays(self) -> int:
         """Arrays of the network before pruning, in the same code."""

@@ -70,6 +70,12 @@ class Trained:
     epochs: int
     figures: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def graph(self) -> fx.GraphModule:
+        """The converted network."""
+        assert isinstance(self.module, fx.GraphModule)
+        return self.module
+
 
 class Course:
     """Trains recipes on one network and data set.
@@ -117,8 +123,7 @@ class Course:
         return found
 
     def _phase(self, before: Trained, phase: Phase) -> Trained:
-        module = before.module
-        assert isinstance(module, fx.GraphModule)
+        module = before.graph
         key = digest({"before": before.key, **phase.plain()})
         steps = [method(name, **options) for name, options in phase.steps]
         for step in steps:

@@ -110,11 +110,11 @@ class Draw(Protocol):
 def drawn(cells: ArrayCells, like: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """(a, b) of independent cells, from a CPU generator (None: torch's own) or, on another device, the device's."""
     device = like.device if generator is None else torch.device("cpu")
-    shape = {"size": like.shape, "dtype": torch.float32, "device": device, "generator": generator}
-    a = torch.randn(**shape).mul_(cells.epsilon).expm1_() if cells.epsilon else torch.zeros(like.shape, device=device)
-    b = torch.zeros(like.shape, device=device)
+    a, b = torch.zeros(like.shape, device=device), torch.zeros(like.shape, device=device)
+    if cells.epsilon:
+        a = a.normal_(0, cells.epsilon, generator=generator).expm1_()
     if cells.stuck_hrs or cells.stuck_lrs:
-        u = torch.rand(**shape)
+        u = torch.rand(like.shape, device=device, generator=generator)
         a = a.masked_fill_(u < cells.stuck_hrs + cells.stuck_lrs, -1.0)
         b = b.masked_fill_((u >= cells.stuck_hrs) & (u < cells.stuck_hrs + cells.stuck_lrs), float(cells.top))
     return a.to(like), b.to(like)

@@ -14,7 +14,7 @@ and the next layer's rows go with it, exactly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -53,7 +53,7 @@ def shift(layer: Conv2d | Linear) -> nn.Parameter | None:
     """What a kernel emits when γ is 0: β of the batch norm, else the layer's bias."""
     if layer.norm is not None and isinstance(layer.norm.weight, nn.Parameter):
         return layer.norm.bias
-    return layer.bias
+    return cast(nn.Parameter | None, layer.bias)
 
 
 def aligned(count: int, kernels: int, columns: int) -> int:

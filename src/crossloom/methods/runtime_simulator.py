@@ -68,6 +68,7 @@ def read_error(
         float64 where `deviation` is, else float32.
     """
     slices, rows, outputs = deviation.shape
+    height = min(height, rows)
     blocks = -(-rows // height)
     cells = F.pad(deviation, (0, 0, 0, blocks * height - rows)).permute(1, 0, 2)
     cells = cells.reshape(blocks, height, slices * outputs)
@@ -93,7 +94,7 @@ def unfolded(layer: Conv2d | Linear, x: Tensor) -> tuple[Float[Tensor, "vectors 
     if isinstance(layer, Linear):
         return x.reshape(-1, x.shape[-1]), lambda y: y.view(*x.shape[:-1], -1)
     padded = F.pad(x, layer._reversed_padding_repeated_twice)
-    vectors = F.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)  # type: ignore[arg-type]
+    vectors = F.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
     span = layer.dilation[0] * (layer.kernel_size[0] - 1) + 1
     height = (padded.shape[2] - span) // layer.stride[0] + 1
 
