@@ -33,7 +33,7 @@ def test_every_published_figure_that_we_speak_about_is_a_row(capsys: pytest.Capt
 def test_raw_figures_stand_beside_calibrated_ones(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "rram-40nm")
     assert code == 0
-    assert "36.4 TOPS/W" in out and "14.2 TOPS/W" in out and "0.390" in out and "1.000" in out
+    assert "36.4 TOPS/W" in out and "14.2 TOPS/W" in out and "0.390" in out and "0.932" in out
     assert "raw: without the factors" in out
 
 

@@ -36,6 +36,13 @@ def test_mean_error_within_five_per_cent(kind: str) -> None:
     assert mean_error(found, kind, one_phase=True) <= 0.05, "points that were not fitted"
 
 
+@pytest.mark.parametrize("kind", ["throughput", "efficiency"])
+def test_mean_error_within_five_per_cent_without_any_fitted_factor(kind: str) -> None:
+    found = checks(load("neurram"))
+    assert mean_error(found, kind, raw=True) <= 0.05
+    assert max(abs(c.raw_ratio - 1) for c in found if c.name.startswith(f"{kind}_o") and "phase" not in c.name) < 0.08
+
+
 @pytest.mark.parametrize("point", SILICON)
 def test_no_point_is_worse_than_the_best_published_models_worst(point: tuple[int, int]) -> None:
     """AccelForge's worst point is 12 % off."""

@@ -15,6 +15,14 @@ def test_efficiency_within_ten_per_cent_and_raw_beside_it() -> None:
     assert check.raw_ratio < 0.5, "a whole 10 ns read at 6 kΩ cannot give the figure"
 
 
+def test_no_factor_is_fitted_to_the_figure() -> None:
+    """All of them are those that Lu et al. published."""
+    for entry in load("rram-40nm").components.calibration.values():
+        assert entry.source.startswith("Lu et al., Frontiers in AI 2021")
+    cells = load("rram-40nm").components.calibration["cells"].energy
+    assert cells == pytest.approx(1.40 * 1e-9 / load("rram-40nm").device.read_pulse * 1.22)
+
+
 def test_one_on_cell_conducting_through_the_whole_read_is_too_much() -> None:
     """0.25 V² ÷ 6 kΩ × 10 ns = 0.417 pJ; the figure leaves 0.055 pJ for a multiply-accumulate with everything."""
     device = load("rram-40nm").device

@@ -151,7 +151,7 @@ def peak(
 ) -> Peak:
     """Peak figures, at the rated bits unless others are given.
 
-    Cells that are priced by conductance hold all levels equally often; driven rows see full digits.
+    Cells that are priced by conductance hold weights of all values (`mean_conductance`); driven rows see full digits.
 
     Args:
         chip: the hardware.
@@ -199,9 +199,7 @@ def peak(
         power[name] = dynamic + units * part.leakage
         area[name] = units * part.area
     if chip.components.cell_energy == "conductance":
-        levels = chip.device.conductances(array.b_cell)
-        mean = sum(levels) / len(levels)
-        one_read = array.rows * used * mean * chip.device.read_voltage**2 * chip.device.read_pulse
+        one_read = array.rows * used * mean_conductance(chip) * chip.device.read_voltage**2 * chip.device.read_pulse
         energy = one_read * _full_reads(chip, rating) * cell_factor(chip, calibrated=calibrated)
         power[CELLS], area[CELLS], level[CELLS] = energy * in_tile / once, 0.0, "array"
     rate = 2 * macs / once
@@ -221,6 +219,15 @@ def peak(
     if all(p.peak_rate is not None for p in inside):
         nameplate = sum(float(p.count) * instances[p.level] * p.energy * (p.peak_rate or 0.0) for p in inside)
     return Peak(rating.inputs, rating.weights, array_figures, macro, tile, whole, power, area, nameplate)
+
+
+def mean_conductance(chip: Chip) -> float:
+    """Of a cell in siemens if all weights are equally frequent: every level as often, but of a differential pair one
+    cell is at the lowest.
+    """
+    levels = chip.device.conductances(chip.array.b_cell)
+    mean = sum(levels) / len(levels)
+    return (levels[0] + mean) / 2 if chip.array.encoding == "differential" else mean
 
 
 def _full_reads(chip: Chip, rating: Rating) -> float:
