@@ -120,7 +120,7 @@ def shape_rows(network: str, name: str, reduction: float, chip: Chip, plain: Chi
                 ("energy", CLAIM[1], rram.energy_j, sot.energy_j),
             ):
                 change = 100 * (after / before - 1)
-                yield row(DEVICES, f"{around}: {a} → {b}", f"change of {metric}", "%", 100 * claim, change)
+                yield row(DEVICES, f"{around}: {a} → {b}", f"change of {metric}", "%", round(100 * claim, 6), change)
 
 
 def random_program(network: str) -> Program:

@@ -30,7 +30,7 @@ from crossloom.mapping.blocks import cut
 from crossloom.methods import Setting
 from crossloom.methods.approximation import Moments, projected
 from crossloom.methods.polynomials import Run
-from crossloom.nn import Conv2d, Linear, woven_layers
+from crossloom.nn import Conv2d, Linear, held_weights, woven_layers
 from crossloom.weave import InputTransform, OutputTransform, Program, Rescale, WovenLayer
 from crossloom.weave.formats import Format
 
@@ -279,20 +279,19 @@ def sensitivity(
         batches: calibration images and labels.
         options: by layer, dense first.
     """
-    layers = woven_layers(network)
     result = {}
-    with batch_statistics(network):
+    with batch_statistics(network), held_weights(network):
         before = _loss(network, batches)
-        for name, found in options.items():
-            layer = layers[name]
-            kept = layer.weight.detach().clone()
+        for name, layer in woven_layers(network).items():
+            kept, effective = layer.weight.detach().clone(), layer.__dict__["held"]
             rises = [0.0]
-            for setting in found[1:]:
+            for setting in options[name][1:]:
                 assert setting is not None
-                groups = setting.runs(name, layer)
-                layer.weight.copy_(nearest(kept.flatten(1), groups).view_as(kept))
+                layer.weight.copy_(nearest(kept.flatten(1), setting.runs(name, layer)).view_as(kept))
+                layer.__dict__["held"] = layer.effective()
                 rises.append(max(_loss(network, batches) - before, 0.0))
             layer.weight.copy_(kept)
+            layer.__dict__["held"] = effective
             result[name] = rises
     return result
 
