@@ -42,7 +42,7 @@ def test_what_there_is_and_what_not(monkeypatch) -> None:
     monkeypatch.delenv("CROSSLOOM_WEIGHTS", raising=False)
     assert set(reproductions()["crimp"].networks) == set(PAPER)
     with pytest.raises(InputError, match="crimp: lenet5-caffe"):
-        reproduce("irr", Request("lenet5"))
+        reproduce("crmp", Request("lenet5"))
     with pytest.raises(InputError, match="resnet56"):
         reproduce("crimp", Request("resnet57"))
     with pytest.raises(InputError, match="akamaster_resnet56"):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,12 +174,9 @@ def render(files: Iterable[ResultsFile]) -> str:
             lines += [f"## {file.paper}", "", file.title, ""]
             paper = file.paper
         lines += [f"### {file.network}", ""]
-        lines += [
-            "| table | row | metric | unit | paper | ours | difference | budget |",
-            "|---|---|---|---|--:|--:|--:|---|",
-        ]
-        lines += [_line(row) for row in file.rows]
-        lines += ["", *(f"- `{command}`" for command in dict.fromkeys(row.command for row in file.rows)), ""]
+        for table, rows in groupby(sorted(file.rows, key=_table_order(file)), key=lambda row: row.table):
+            lines += [f"**{table}**", "", *_table(list(rows))]
+        lines += [*(f"- `{command}`" for command in dict.fromkeys(row.command for row in file.rows)), ""]
     return "\n".join(lines)
 
 
@@ -191,10 +189,34 @@ def written(value: float | None, unit: str, sign: bool = False) -> str:
     return (text[1:] if float(text) == 0 and text[0] in "+-" else text).replace("-", "−")
 
 
-def _line(row: Row) -> str:
+def _table_order(file: ResultsFile) -> Callable[[Row], int]:
+    """Rows of one table together, tables in the order in which they first appear."""
+    tables = list(dict.fromkeys(row.table for row in file.rows))
+    return lambda row: tables.index(row.table)
+
+
+def _table(rows: list[Row]) -> list[str]:
+    """One table as Markdown; what all rows took stands below it once."""
+    budgets = {_budget(row) for row in rows}
+    one = len(budgets) == 1
+    lines = [
+        "| row | metric | unit | paper | ours | difference |" + ("" if one else " budget |"),
+        "|---|---|---|--:|--:|--:|" + ("" if one else "---|"),
+        *(_line(row, not one) for row in rows),
+        "",
+    ]
+    return [*lines, f"{budgets.pop()}.", ""] if one else lines
+
+
+def _budget(row: Row) -> str:
+    """What a number took, in words."""
+    took = (f"{row.budget.epochs} epochs", f"{row.budget.images} test images")
+    return ", ".join([*(words for words in took if not words.startswith("0 ")), row.budget.device])
+
+
+def _line(row: Row, with_budget: bool) -> str:
     ours = written(row.ours, row.unit) + (f" ± {row.spread:.2g}" if row.spread is not None else "")
     difference = None if row.paper is None else row.ours - row.paper
-    budget = f"{row.budget.epochs} epochs, {row.budget.images} images, {row.budget.device}"
     numbers = (written(row.paper, row.unit), ours, written(difference, row.unit, sign=True))
-    cells = (row.table, row.row, row.metric, row.unit, *numbers, budget)
+    cells = (row.row, row.metric, row.unit, *numbers, *([_budget(row)] if with_budget else []))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
