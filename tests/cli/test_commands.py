@@ -166,6 +166,20 @@ def test_cost_of_a_network_by_name(call) -> None:
     assert finer["hardware_hash"] != made.json["hardware_hash"]
 
 
+def test_cost_within_an_area_and_without_empty_reads(call, demo) -> None:
+    _, folder = demo
+    plain = call("cost", folder, "--json").json
+    room = 1.5 * plain["area_m2"] * 1e6
+    copied = call("cost", folder, "--area", room, "--json").json
+    assert copied["area_m2"] <= room * 1e-6
+    assert copied["interval_s"] < plain["interval_s"]
+    skipped = call("cost", folder, "--zero-skipping", "--json").json
+    assert skipped["dynamic_j"] <= plain["dynamic_j"]
+    assert call("cost", folder, "--area", 0.5 * plain["area_m2"] * 1e6).code == 2
+    assert "more than 0" in " ".join(call("cost", folder, "--area", "-1").err.split())
+    assert "a run" in call("cost", "--network", "lenet5-caffe", "--zero-skipping").err
+
+
 def test_cost_of_a_chip_on_other_hardware_and_side_by_side(call, demo, tmp_path) -> None:
     record, folder = demo
     chip = tmp_path / "alone.safetensors"

@@ -117,6 +117,12 @@ def cost(
     hardware: o.Hardware = None,
     set_: o.Set = None,
     seed: o.Seed = None,
+    area: Annotated[
+        float | None, typer.Option("--area", metavar="MM2", help="Copy slow layers as far as this area allows.")
+    ] = None,
+    zero_skipping: Annotated[
+        bool, typer.Option("--zero-skipping", help="Leave out reads of windows without a driven row (of a run).")
+    ] = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -129,7 +135,8 @@ def cost(
     so.
 
     [dim]crossloom cost --network resnet18 --hardware isaac
-    crossloom cost demo-1a2b3c4d --set array.b_adc=6
+    crossloom cost demo-1a2b3c4d --set array.b_adc=6 --zero-skipping
+    crossloom cost --network resnet20 --area 50
     crossloom cost demo-1a2b3c4d demo-5e6f7a8b --json[/dim]
     """
     from crossloom.codesign import DEFAULT_HARDWARE
@@ -151,7 +158,10 @@ def cost(
                 one.data(None, str(data_dir), None)
             if hardware or set_:
                 one.chip = on_hardware(one.chip, hardware, set_ or ())
-    reports = [cost_of(one) for one in found]
+    if area is not None and not area > 0:
+        raise InputError("--area", area, "an area in mm², more than 0")
+    budget = area * 1e-6 if area is not None else None
+    reports = [cost_of(one, zero_skipping=zero_skipping, area=budget) for one in found]
     records = [
         record(name, one, report) for name, one, report in zip(names or [str(network)], found, reports, strict=True)
     ]

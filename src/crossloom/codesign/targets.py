@@ -149,14 +149,29 @@ def random_images(shape: ImageShape, seed: int) -> Tensor:
     return torch.randn(CALIBRATION_IMAGES, *shape, generator=generator(seed, "random images"))
 
 
-def cost_of(target: Target) -> CostReport:
-    """Area, energy and latency; with the statistics of the run's calibration images where there is a run."""
-    from crossloom.cost import estimate, measure
+def cost_of(target: Target, *, zero_skipping: bool = False, area: float | None = None) -> CostReport:
+    """Area, energy and latency; with the statistics of the run's calibration images where there is a run.
 
+    Args:
+        target: a compiled chip.
+        zero_skipping: leave out reads in which no row has anything to drive.
+        area: in m²; slow layers are copied as far as it allows.
+
+    Raises:
+        InputError: zero-skipping without a run, whose images would say what is zero; an area too small.
+    """
+    from crossloom.cost import duplication_for_area, estimate, measure
+
+    mapping = target.chip.mapping
+    if area is not None:
+        copies = duplication_for_area(mapping.program, mapping.chip, area)
+        mapping = map_program(mapping.program, mapping.chip, copies)
     if target.job is None:
-        return estimate(target.chip.mapping)
+        if zero_skipping:
+            raise InputError("--zero-skipping", True, "a run, whose images say which digits are zero")
+        return estimate(mapping)
     images = activity_images(target.job.data, target.job.config.seed)
-    return estimate(target.chip.mapping, measure(target.chip.mapping, images))
+    return estimate(mapping, measure(mapping, images), zero_skipping=zero_skipping)
 
 
 def catalogue_entry(info: NetworkInfo) -> dict[str, Any]:
