@@ -38,7 +38,7 @@ from crossloom.compiled import CompiledChip, quantisation_for
 from crossloom.hardware import load
 from crossloom.mapping import LayerMapping, map_program
 from crossloom.nn import QuantiserConfig
-from crossloom.simulate import Conditions, Executor
+from crossloom.simulate import Conditions, Executor, calibrate_converters
 from crossloom.simulate.unfold import Fold
 from crossloom.training import PRETRAINED, build_network, load_dataset, load_weights
 
@@ -61,9 +61,11 @@ SERIAL = {
     "hierarchy.tiles": None, "device.variation": {"model": "none"},
 }  # fmt: skip
 """Eight-bit weights in four two-bit cells, offset, inputs bit by bit, 128 rows, eight-bit converters."""
-WHOLE = {**SERIAL, "array.b_cell": 7, "array.b_dac": 8, "array.b_adc": 16, "array.encoding": "differential",
-         "array.rows": 1152, "array.active_rows": 1152}  # fmt: skip
-"""Eight-bit weights as one pair of cells, eight-bit inputs at once, converters that lose next to nothing."""
+WHOLE = {
+    **SERIAL, "array.b_cell": 7, "array.b_dac": 8, "array.b_adc": 16, "array.encoding": "differential",
+    "array.adc_range": "calibrated", "array.rows": 1152, "array.active_rows": 1152, "device.max_bits": 7,
+}  # fmt: skip
+"""Weights as one pair of cells, eight-bit inputs at once, 16-bit converters fitted to data (CrossSim: none)."""
 PROGRAMMING = {"device.variation": {"model": "lognormal", "sigma": 0.05}}
 READING = {"device.read_noise": 0.02}
 INFINITE = Conditions(on_off="infinite")
@@ -131,7 +133,6 @@ def parameters(sliced: bool, largest: float, signed: bool, high: float) -> Cross
     made.core.bit_sliced.num_slices = 4
     made.core.offset.style = "DIGITAL_OFFSET"
     made.core.rows_max = ROWS
-    made.core.mapping.weights.row_partition_strategy = "MAX"
     made.xbar.device.cell_bits = 2
     made.xbar.dac.mvm.input_bitslicing = True
     made.xbar.dac.mvm.slice_size = 1
@@ -176,7 +177,8 @@ def processor_seconds(function: Callable[[], Any], rounds: int) -> tuple[float, 
 def speed(case: Case, model: nn.Module, chip: CompiledChip, x: Tensor, labels: Tensor) -> dict[str, Any]:
     """One line of the table of speeds."""
     mapping = map_program(chip.program, load("isaac", overrides=case.hardware))
-    ours = Executor(mapping, case.rung, conditions=INFINITE if case.rung == "analog" else None)
+    fitted = calibrate_converters(mapping, x) if mapping.chip.array.adc_range == "calibrated" else None
+    ours = Executor(mapping, case.rung, calibration=fitted, conditions=INFINITE if case.rung == "analog" else None)
     ours.run(x[:2])
     seconds, mine = processor_seconds(lambda: ours.logits(x[: case.ours]), 3)
     with torch.no_grad():
@@ -207,17 +209,22 @@ CONVERTERS = (
 
 
 def their_kernel(mapping: LayerMapping, high: float) -> Callable[[Tensor], Tensor]:
-    """CrossSim's crossbars for one layer of a compiled program: codes in, accumulators out."""
+    """CrossSim's crossbars for one layer of a compiled program: codes in, accumulators out.
+
+    A core for every 128 rows, as the program is placed; by itself CrossSim cuts 144 rows in 72 and 72.
+    """
     layer = mapping.layer
     made = parameters(True, 255.0, False, high)
     made.core.mapping.weights.percentile = None
     made.core.mapping.weights.min, made.core.mapping.weights.max = -127.0, 127.0
-    core = AnalogCore(layer.core[0].T.astype(np.float64), made)
+    weights = layer.core[0].T.astype(np.float64)
+    cores = [AnalogCore(weights[:, k : k + ROWS], made) for k in range(0, weights.shape[1], ROWS)]
 
     def kernel(x: Tensor) -> Tensor:
         fold = Fold.of(layer, tuple(x.shape))
-        vectors = fold.vectors(x).numpy().astype(np.float64)
-        return fold.accumulators(torch.from_numpy(np.asarray(core.matmul(vectors.T)).T.copy()))
+        rows = fold.vectors(x).numpy().astype(np.float64).T
+        total = sum(np.asarray(core.matmul(rows[ROWS * i : ROWS * (i + 1)])) for i, core in enumerate(cores))
+        return fold.accumulators(torch.from_numpy(np.ascontiguousarray(total.T)))
 
     return kernel
 

@@ -26,7 +26,7 @@ from crossloom.simulate.analog_plan import Plan, PlannedBlock, plan
 from crossloom.simulate.engine import Kernel, Settings, mapped
 from crossloom.simulate.tensor import exact_dtype, transform_rows
 from crossloom.simulate.unfold import Fold
-from crossloom.weave import WovenLayer
+from crossloom.weave import Format, WovenLayer
 
 
 @dataclass
@@ -72,8 +72,8 @@ class TensorPlan:
             squares = squares.to(torch.int64)
         noise, made = planned.noise[group], self.plan
         if not made.grid.narrow:
-            return noisy_wide(a, noise, piece.sum(1), squares, z)
-        v = narrow_variances(a, noise, piece.sum(1), squares, piece.shape[1])
+            return noisy_wide(a, noise, piece.sum(1, dtype=torch.int64), squares, z)
+        v = narrow_variances(a, noise, piece.sum(1, dtype=torch.int64), squares, piece.shape[1])
         return noisy_narrow(a, v, z, made.noise_factor, made.grid.bias)
 
     def codes(self, block: int, a: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,9 @@ class TensorPlan:
     def accumulate(self, vectors: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Accumulators of input vectors (V, K), int64 (V, G·N')."""
         mapping, made = self.mapping, self.plan
-        z = transform_rows(mapping.layer.transform, vectors).to(torch.int64)
+        z = transform_rows(mapping.layer.transform, vectors)
+        if z.dtype != torch.uint8:  # bytes stay bytes: most of the time goes into moving rows
+            z = z.to(torch.int32 if mapping.layer.row_format.bits < 32 else torch.int64)
         total = torch.zeros((len(z), len(self.count)), dtype=torch.int64, device=self.device)
         correction = torch.zeros_like(total)
         slices = mapping.code.columns
@@ -106,15 +108,30 @@ class TensorPlan:
             columns = torch.from_numpy(block.columns).to(self.device)
             flips = torch.from_numpy(block.flips).to(self.device)
             gains = torch.from_numpy(block.gains).to(self.device)
-            rows = z[:, torch.from_numpy(block.rows).to(self.device)]
-            correction.index_add_(1, columns, rows.sum(1)[:, None] * flips)
+            rows = _columns(z, block.rows)
+            if block.flips.any():
+                correction.index_add_(1, columns, rows.sum(1, dtype=torch.int64)[:, None] * flips)
             summed = torch.zeros((len(z), len(gains)), dtype=torch.int64, device=self.device)
             for g, group in enumerate(block.groups):
                 for d, digit in enumerate(mapping.digits):
-                    piece = (rows[:, group] >> digit.lsb) & ((1 << digit.width) - 1)
+                    piece = _piece(rows[:, group], digit.lsb, digit.width, mapping.layer.row_format)
                     summed += self.codes(i, self.reads(i, g, d, piece, keys)) * digit.weight
             total.index_add_(1, columns, (summed * gains).reshape(len(z), -1, slices).sum(2))
         return made.adc.total(total, self.count) + correction  # type: ignore[no-any-return]
+
+
+def _columns(z: torch.Tensor, chosen: np.ndarray) -> torch.Tensor:
+    """Columns of a matrix, a view where they are neighbours."""
+    if len(chosen) and np.array_equal(chosen, np.arange(chosen[0], chosen[0] + len(chosen))):
+        return z[:, int(chosen[0]) : int(chosen[0]) + len(chosen)]
+    return z[:, torch.from_numpy(chosen).to(z.device)]
+
+
+def _piece(rows: torch.Tensor, lsb: int, width: int, form: Format) -> torch.Tensor:
+    """One digit of every row; the rows themselves where it is all of them."""
+    if lsb == 0 and width >= form.bits and not form.signed:
+        return rows
+    return (rows >> lsb) & ((1 << width) - 1)
 
 
 class AnalogTensorEngine:
@@ -154,9 +171,14 @@ class TensorKernel:
         keys = vector_keys(0, len(vectors), per_image, self.settings.clock.first_image)
         names = torch.from_numpy(keys.view(np.int64)).to(x.device)
         out = torch.zeros((len(vectors), len(self.plans[0].count)), dtype=torch.int64, device=x.device)
+        if len(self.plans) == 1:
+            for first in range(0, len(vectors), self.step):
+                part = slice(first, first + self.step)
+                out[part] = self.plans[0].accumulate(vectors[part], names[part])
+            return fold.accumulators(out)
         turn = np.arange(len(vectors)) % per_image % len(self.plans)
         for copy, made in enumerate(self.plans):
             mine = torch.from_numpy(np.flatnonzero(turn == copy)).to(x.device)
-            for part in mine.split(self.step):
-                out[part] = made.accumulate(vectors[part], names[part])
+            for chosen in mine.split(self.step):
+                out[chosen] = made.accumulate(vectors[chosen], names[chosen])
         return fold.accumulators(out)
