@@ -8,12 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossloom.cost import activity_of
+from crossloom.cost.actions import count
 from crossloom.errors import InputError
-from crossloom.mapping import cut, rename, reorder
+from crossloom.hardware import Action, load
+from crossloom.mapping import cut, map_program, rename, reorder
 from crossloom.mapping.row_clusters import cluster, distances, medians
 from crossloom.nn import MatrixWeave
 from crossloom.simulate import Settings, engine
-from crossloom.weave import Convolution, Format, InputTransform, WovenLayer
+from crossloom.weave import Convolution, Format, Input, InputTransform, Program, Woven, WovenLayer
 from tests.simulate.exact_cases import codes, make_array, make_layer, random_transform
 
 KINDS = ["identity", "select", "sum", "moments", "rounding"]
@@ -198,12 +201,75 @@ def test_distances_and_medians_against_loops() -> None:
     rng = np.random.default_rng(0)
     for a, b in ((rng.integers(-9, 9, (7, 11)), rng.integers(-9, 9, (5, 11))), (rng.choice([-1, 1], (6, 9)),) * 2):
         small = a.astype(np.int16), b.astype(np.int16)
-        assert np.array_equal(distances(*small), np.abs(a[:, None] - b[None]).sum(2))
+        listed = np.tile(np.arange(len(b)), (len(a), 1))
+        assert np.array_equal(distances(*small, listed), np.abs(a[:, None] - b[None]).sum(2))
     rows, weight = rng.integers(-5, 6, (9, 4)).astype(np.int16), rng.random(9)
     centre = medians(rows, np.zeros(9, np.int64), np.ones(9, np.int8), weight, 1)[0]
     for n in range(4):
         cost = [weight @ np.abs(rows[:, n] - c) for c in range(-5, 6)]
         assert weight @ np.abs(rows[:, n] - centre[n]) == pytest.approx(min(cost))
+
+
+@settings(max_examples=25, deadline=None)
+@given(layers())
+def test_streams_of_serial_access_add_up_to_the_sum(case: tuple[WovenLayer, np.random.Generator]) -> None:
+    layer, rng = case
+    renamed = rename.exact(layer, access="serial").layer
+    moved = reorder.permuted(renamed, np.stack([rng.permutation(renamed.core.shape[1]) for _ in range(layer.groups)]))
+    x = rng.integers(layer.input_format.low, layer.input_format.high + 1, (4, layer.inputs))
+    streams = moved.transform.streams()
+    assert np.array_equal(sum(stream.apply(x) for stream in streams), moved.transform.apply(x))
+    assert np.array_equal(moved.accumulate(x), layer.accumulate(x))
+    mapped = cut(moved, make_array())
+    assert mapped.stream_format.bits <= max(layer.row_format.bits, 1)
+    for stream in streams:
+        assert mapped.stream_format.low <= stream.apply(x).min() and stream.apply(x).max() <= mapped.stream_format.high
+
+
+def single(layer: WovenLayer) -> Program:
+    source = Input(name="x", inputs=(), format=layer.input_format, shape=(layer.inputs,))
+    node = Woven(name="y", inputs=("x",), format=layer.output.format, shape=(layer.outputs,), layer=layer)
+    return Program("test", (source, node))
+
+
+def test_summed_access_pays_adders_and_digits_and_serial_access_cycles() -> None:
+    """Six inputs on three rows, three of them on one: 2-bit codes, two rows a window."""
+    rng = np.random.default_rng(0)
+    core = np.array([[[1, 1], [1, 1], [1, 1], [-1, 1], [-1, 1], [1, -1]]])
+    layer = make_layer(InputTransform.identity(6), 2, rng, weight_bits=1, form=Format(2, False)).with_rows(
+        InputTransform.identity(6), core
+    )
+    chip = load("rram-40nm", overrides={"array.active_rows": 2})
+    summed, serial = (rename.exact(layer, access=access).layer for access in ("summed", "serial"))
+    made = {name: count(map_program(single(one), chip)) for name, one in (("sum", summed), ("serial", serial))}
+    corrections = 3 - 1 + 2
+    assert summed.row_format.bits == 4
+    assert made["sum"].total(Action.TRANSFORM_ADD) == 3 + corrections
+    assert made["sum"].total(Action.ARRAY_READ) == 2 * 4
+    assert made["serial"].total(Action.TRANSFORM_ADD) == corrections
+    assert made["serial"].total(Action.ARRAY_READ) == (2 + 1 + 1) * 2
+    x = rng.integers(0, 4, (50, 6))
+    for one in (summed, serial):
+        mapped = map_program(single(one), chip)
+        found = activity_of(mapped, {"layer": x}).layers["layer"]
+        driven = [
+            (stream.apply(x)[:, window] >> bit & 1).any(1).mean()
+            for stream in one.transform.streams()
+            for bit in range(2 if one is serial else 4)
+            for window in (slice(0, 2), slice(2, 3))
+        ]
+        assert found.busy[0].reshape(-1) == pytest.approx(driven)
+
+
+def test_programs_are_renamed_by_layer_name() -> None:
+    layer = make_layer(InputTransform.identity(20), 3, np.random.default_rng(0), weight_bits=1)
+    network, done = rename.program(single(layer), rows={"layer": 4})
+    assert network.layers[0] is done["layer"].layer and done["layer"].assignment.rows == 4
+    assert done["layer"].saving == 0.8
+    assert rename.program(single(layer))[1]["layer"].assignment.rows <= 8
+    for arguments in ({"rows": {"lawyer": 3}}, {"layers": ["lawyer"]}, {"activity": {"lawyer": np.ones(20)}}):
+        with pytest.raises(InputError, match="did you mean 'layer'"):
+            rename.program(single(layer), **arguments)
 
 
 def test_table_bits() -> None:

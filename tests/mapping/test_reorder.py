@@ -8,15 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossloom.cost import activity_of
+from crossloom.cost.actions import count
 from crossloom.errors import InputError
-from crossloom.hardware import Array
-from crossloom.mapping import cut, rename, reorder
+from crossloom.hardware import Action, Array, load
+from crossloom.mapping import cut, map_program, rename, reorder
 from crossloom.mapping.read_objectives import code_probabilities, deviations, objective_table
 from crossloom.mapping.reorder_bound import envelope, least_pairs
 from crossloom.simulate import Settings, engine
 from crossloom.simulate.adc import array_adc
 from crossloom.simulate.analog_chip import ReadNoise
-from crossloom.weave import Convolution, Format, InputTransform, WovenLayer, pieces
+from crossloom.weave import Convolution, Format, Input, InputTransform, Program, Woven, WovenLayer, pieces
 from tests.simulate.exact_cases import codes, make_array, make_layer, random_transform
 
 ROOT = ReadNoise("root", 0.2)
@@ -181,6 +183,38 @@ def test_rarely_active_rows_are_gathered() -> None:
     x[:, ::2] = 1
     found = reorder.reorder(layer, small_array(), x, "skipped")
     assert found.before == 1.0 and found.value == found.bound == 0.5
+
+
+def test_skipped_windows_are_reads_saved_in_the_cost_model() -> None:
+    """The objective is the cost model's own fraction of busy reads, and zero-skipping pays for no others."""
+    rng = np.random.default_rng(2)
+    layer = make_layer(InputTransform.identity(40), 4, rng, weight_bits=1, form=Format(2, False))
+    chip = load("rram-40nm", overrides={"array.rows": 24})
+    x = np.clip(rng.integers(-4, 4, (60, 40)) + rng.choice([-3, 1], 40), 0, 3)
+    found = reorder.reorder(layer, chip.array, x, "skipped")
+    reads = []
+    for one, value in ((layer, found.before), (found.layer, found.value)):
+        source = Input(name="x", inputs=(), format=one.input_format, shape=(40,))
+        node = Woven(name="y", inputs=("x",), format=one.output.format, shape=(4,), layer=one)
+        mapping = map_program(Program("test", (source, node)), chip)
+        activity = activity_of(mapping, {"layer": x})
+        busy = np.concatenate([band.reshape(-1) for band in activity.layers["layer"].busy])
+        assert value == pytest.approx(busy.mean())
+        reads.append(count(mapping, activity, zero_skipping=True).total(Action.ARRAY_READ))
+        assert reads[-1] == pytest.approx(busy.sum())
+    assert reads[1] < reads[0]
+
+
+def test_programs_are_reordered_by_layer_name() -> None:
+    rng = np.random.default_rng(0)
+    layer = make_layer(InputTransform.identity(12), 3, rng, weight_bits=1, form=Format(2, False))
+    source = Input(name="x", inputs=(), format=layer.input_format, shape=(12,))
+    node = Woven(name="y", inputs=("x",), format=layer.output.format, shape=(3,), layer=layer)
+    network = Program("test", (source, node))
+    moved, done = reorder.program(network, small_array(), {"layer": vectors(layer, rng, 20)}, "code-error", ROOT)
+    assert moved.layers[0] is done["layer"].layer and done["layer"].value < done["layer"].before
+    with pytest.raises(InputError, match="did you mean 'layer'"):
+        reorder.program(network, small_array(), {"lawyer": vectors(layer, rng)}, "code-error", ROOT)
 
 
 def test_blocks_of_zeros_stay_blocks_of_zeros() -> None:

@@ -277,7 +277,7 @@ class _Counter:
         positions = self.mapping.program.positions(node)
         width = accumulator_bits(geometry)
         activity = self.activity.layers[layer.name] if self.activity else None
-        row_bits, input_bits = layer.row_format.bits, layer.input_format.bits
+        row_bits, input_bits = geometry.mapped.stream_format.bits, layer.input_format.bits
         computed = any(factor.selection is None for factor in layer.transform.factors)
         reads = self._reads(geometry, activity)
         driven, power = self._driven(geometry, activity)
@@ -322,13 +322,13 @@ class _Counter:
         """Reads of each block for one input vector."""
         if activity is not None and self.zero_skipping:
             return np.array([activity.busy[band].sum() for band in geometry.band], np.float64)
-        return geometry.windows.astype(np.float64) * len(geometry.mapped.digits)
+        return geometry.reads.astype(np.float64)
 
     def _time_in_reads(self, geometry: Geometry, activity: LayerActivity | None) -> float:
         """Reads one after another for one input vector: blocks work side by side and wait for the slowest."""
         if activity is not None and self.zero_skipping:
             return activity.reads
-        return float(geometry.windows.max(initial=0)) * len(geometry.mapped.digits)
+        return float(geometry.reads.max(initial=0))
 
     def _driven(self, geometry: Geometry, activity: LayerActivity | None) -> tuple[float, float]:
         """(rows driven, Σ G·(digit ÷ largest)²) of all blocks for one input vector."""
@@ -339,9 +339,9 @@ class _Counter:
         levels = chip.device.conductances(mapped.array.b_cell)
         serial = mapped.array.digit_drive == "serial"
         if activity is None or mapped.array.readout == "and":
-            pulses = sum(f.width for f in mapped.digits) if serial else len(mapped.digits)
+            pulses = sum(f.width for f in mapped.drives) if serial else len(mapped.drives)
             driven = float(geometry.rows.sum()) * pulses
-            full = float(pulses) if serial else sum((((1 << f.width) - 1) / largest) ** 2 for f in mapped.digits)
+            full = float(pulses) if serial else sum((((1 << f.width) - 1) / largest) ** 2 for f in mapped.drives)
             density = None
         else:
             density, square = activity.density.sum(0), activity.power.sum(0)
@@ -350,8 +350,8 @@ class _Counter:
         if table is None:
             return driven, 0.0
         power = 0.0
-        for block, band in zip(mapped.blocks, geometry.band, strict=True):
-            conductance = table.row_conductance(block, levels)
+        found = table.row_conductances(mapped.blocks, levels)
+        for conductance, band in zip(found, geometry.band, strict=True):
             power += float(conductance.sum() * full if density is None else conductance @ square[rows[band]])
         return driven, power
 
@@ -370,7 +370,7 @@ class _Counter:
                 seen = wanted.setdefault(int(tile), np.zeros(geometry.input_channels.shape[1], bool))
                 seen |= geometry.input_channels[band]
             else:
-                bits = float(geometry.band_rows[band]) * mapped.layer.row_format.bits * positions
+                bits = float(geometry.band_rows[band]) * mapped.stream_format.bits * positions
                 flows.append((np.array([first[int(band)]]), np.array([tile]), np.array([bits])))
         written, inputs = self._deliver(
             node.inputs[0], {tile: float(seen.mean()) for tile, seen in wanted.items()}, shares_travel=True
@@ -399,7 +399,7 @@ def _trivial(rescale: Rescale) -> bool:
 
 def _read_work(geometry: Geometry, driven: float, reads: float, conversions: float) -> list[Work]:
     """What the arrays do for one input vector."""
-    array, digits = geometry.mapped.array, geometry.mapped.digits
+    array, digits = geometry.mapped.array, geometry.mapped.drives
     if array.readout == "and":
         written = float(geometry.rows.sum()) * len(digits)
         joined = float(geometry.rows @ geometry.columns) * len(digits)
@@ -424,7 +424,7 @@ def _transform_work(geometry: Geometry, width: int) -> list[Work]:
     mapped = geometry.mapped
     layer, gain = mapped.layer, mapped.code.input_gain
     operations = layer.transform.operations()
-    row_bits = layer.row_format.bits
+    row_bits = mapped.stream_format.bits
     flips = 0
     if mapped.array.flip:
         table = CellTable(mapped)

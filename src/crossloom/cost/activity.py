@@ -62,13 +62,13 @@ def windows(rows: np.ndarray, active_rows: int) -> list[np.ndarray]:
 
 def layer_activity(mapped: LayerMapping, vectors: Integer[np.ndarray, "vectors inputs"]) -> LayerActivity:
     """Statistics of one layer from its input vectors (codes, before the input transform)."""
-    rows = mapped.layer.transform.apply(np.asarray(vectors))
+    streams = [stream.apply(np.asarray(vectors)) for stream in mapped.streams]
     largest = (1 << mapped.array.b_dac) - 1
     density, power = [], []
     found = bands(mapped)
     busy: list[list[list[float]]] = [[] for _ in found]
-    reads = np.zeros((len(found), len(rows)), np.int64)
-    for digit in pieces(rows, mapped.digits):
+    reads = np.zeros((len(found), len(vectors)), np.int64)
+    for digit in (digit for rows in streams for digit in pieces(rows, mapped.stream_digits)):
         driven = digit != 0
         serial = mapped.array.digit_drive == "serial"
         density.append(np.bitwise_count(digit).mean(0) if serial else driven.mean(0))
@@ -79,7 +79,7 @@ def layer_activity(mapped: LayerMapping, vectors: Integer[np.ndarray, "vectors i
             reads[i] += np.sum(any_driven, axis=0)
     slowest = float(reads.max(0).mean()) if found else 0.0
     return LayerActivity(
-        np.stack(density), np.stack(power), tuple(np.asarray(b) for b in busy), slowest, len(rows)
+        np.stack(density), np.stack(power), tuple(np.asarray(b) for b in busy), slowest, len(vectors)
     )  # fmt: skip
 
 

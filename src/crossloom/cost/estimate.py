@@ -167,7 +167,7 @@ class _Report:
             columns=mapped.layer.groups * mapped.layer.core.shape[2] if mapped else 0,
             macros=node.geometry.instances["macro"] if mine and node.geometry else 0, copies=copies,
             positions=node.positions,
-            digits=len(mapped.digits) if mapped else 0, cycles=-(-node.positions // copies) * node.reads,
+            digits=len(mapped.drives) if mapped else 0, cycles=-(-node.positions // copies) * node.reads,
             macs=node.macs, utilisation=mine.used_cells * copies / (arrays * size) if mine and arrays else 0.0,
             busy=time.compute / interval if mapped and interval else 0.0,
             energy_j=sum(energy.values()) + leakage * interval, leakage_j=leakage * interval, leakage_w=leakage,
@@ -240,7 +240,7 @@ class _Report:
             yield f"cells: included in array_read of the {chip.components.family} family, whatever they hold"
         if array.readout == "and":
             layers = [(n.positions, n.geometry.mapped) for n in self.counts.nodes if n.geometry is not None]
-            writes = max((-(-positions // m.copies) * len(m.digits) for positions, m in layers), default=0)
+            writes = max((-(-positions // m.copies) * len(m.drives) for positions, m in layers), default=0)
             life = f"worn out after {chip.device.endurance / max(writes, 1):.2g} images"
             yield f"input planes are written beside the weights: {writes} writes of a cell an image, {life}"
         beat = f"fixed at {array.cycle:g} s" if array.cycle is not None else "the sum of its parts"

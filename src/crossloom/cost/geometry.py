@@ -62,6 +62,24 @@ class Geometry:
         return -(-self.rows // self.mapped.array.active_rows)
 
     @cached_property
+    def reads(self) -> Integer[np.ndarray, " blocks"]:
+        """Reads of each block for one input vector; windows that a stream has no row for are known and left out."""
+        mapped = self.mapped
+        if len(mapped.streams) == 1:
+            return np.asarray(self.windows * len(mapped.drives))
+        fed = [np.diff(stream.matrix().indptr) > 0 for stream in mapped.streams]
+        height = mapped.array.active_rows
+        bands = [
+            sum(
+                int(rows[start : start + height].any())
+                for rows in (stream[mapped.core_rows(block)] for stream in fed)
+                for start in range(0, len(rows), height)
+            )
+            for block in self.bands
+        ]
+        return np.asarray(np.array(bands, np.int64)[self.band] * len(mapped.stream_digits))
+
+    @cached_property
     def instances(self) -> dict[str, int]:
         """Arrays, macros and tiles that hold the layer, all copies; a tile may hold other layers too."""
         return {"array": self.macro.size, "macro": len(np.unique(self.macro)), "tile": len(np.unique(self.tile))}

@@ -106,7 +106,7 @@ class Clockwork:
         steps: dict[str, float] = {}
         if node.geometry is not None and node.geometry.mapped.blocks:
             copies = node.geometry.mapped.copies
-            columns, digits = int(node.geometry.columns.max()), node.geometry.mapped.digits
+            columns, digits = int(node.geometry.columns.max()), node.geometry.mapped.drives
             reads = math.ceil(node.positions / copies) * node.reads / len(digits)
             for digit in digits:
                 arrays += reads * read_time(self.chip, self.parts.values(), columns, digit.width)

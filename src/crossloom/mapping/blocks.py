@@ -16,7 +16,7 @@ from jaxtyping import Bool, Integer, UInt8
 
 from crossloom.errors import InputError
 from crossloom.hardware import Array
-from crossloom.weave import Field, WeightCode, WovenLayer, fields, weight_code
+from crossloom.weave import Field, Format, InputTransform, WeightCode, WovenLayer, fields, weight_code
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,27 @@ class LayerMapping:
         """The fields in which P x is streamed, one cycle each."""
         form = self.layer.row_format
         return fields(form.bits, self.array.b_dac, form.signed)
+
+    @cached_property
+    def streams(self) -> tuple[InputTransform, ...]:
+        """What the rows are driven with, one after another; more than one where rename is `serial`."""
+        return self.layer.transform.streams()
+
+    @cached_property
+    def stream_format(self) -> Format:
+        """Narrowest format of what one stream drives the rows with: that of P x, if there is one stream."""
+        forms = [stream.row_format(self.layer.input_format) for stream in self.streams]
+        return Format.covering(min(form.low for form in forms), max(form.high for form in forms))
+
+    @cached_property
+    def stream_digits(self) -> tuple[Field, ...]:
+        """The fields in which one stream is driven, one cycle each."""
+        return fields(self.stream_format.bits, self.array.b_dac, self.stream_format.signed)
+
+    @property
+    def drives(self) -> tuple[Field, ...]:
+        """The fields of all streams, in the order in which they are driven."""
+        return self.stream_digits * len(self.streams)
 
     @property
     def arrays(self) -> int:

@@ -25,7 +25,12 @@ from crossloom.mapping.row_clusters import cluster
 from crossloom.weave import Factor, InputTransform, Program, WovenLayer
 
 Access = Literal["summed", "serial"]
-"""How inputs that share a row reach it: added up first, or driven one after another."""
+"""How inputs that share a row reach it.
+
+`summed`: added up first; P x grows in bits, and with it the digits to stream. `serial`: driven one after another, so
+that digits stay as they are, no adder is needed and reads take more cycles. Cost counts both. They compute the same
+number; all rungs of simulation, the noisy ones too, read the sum in both cases.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,10 @@ GREEDY_ROWS = 512
 """Up to so many rows the greedy start is tried too."""
 ROUNDS = 50
 """Most rounds of k-medians; on 4096 rows the error stands still long before."""
+SETTLED = 1e-4
+"""Relative gain of a round below which k-medians stops."""
+SHORTLIST = 16
+"""Centres of which the nearest is sought exactly; for ±1 the nearest is always among them."""
 FAINT = 1e-6
 """Share of the mean mass that every row gets besides its own, so that rows of no mass are merged with equals first."""
 
@@ -83,7 +87,7 @@ def _improved(
         centres = medians(rows, labels, sign, weight, count)
         reach = np.abs(rows - np.where(labels < 0, 0, sign)[:, None] * centres[labels]).sum(1, dtype=np.int64)
         error = float(weight @ reach)
-        if error >= best[3]:
+        if error >= best[3] * (1 - SETTLED):
             break
         best = (labels, sign, centres, error)
     return best
@@ -91,18 +95,27 @@ def _improved(
 
 def _nearest(rows: np.ndarray, centres: np.ndarray, complement: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(label, sign, distance) of the nearest centre of every row, the row of zeros among them."""
-    distance = distances(rows, centres)
-    labels, sign = distance.argmin(1), np.ones(len(rows), np.int8)
-    nearest = distance[np.arange(len(rows)), labels]
+    labels, nearest = _closest(rows, centres)
+    sign = np.ones(len(rows), np.int8)
     if complement:
-        mirrored = distances(rows, -centres)
-        other = mirrored.argmin(1)
-        reach = mirrored[np.arange(len(rows)), other]
+        other, reach = _closest(rows, -centres)
         closer = reach < nearest
         labels, nearest = np.where(closer, other, labels), np.where(closer, reach, nearest)
         sign[closer] = -1
     size = np.abs(rows).sum(1, dtype=np.int64)
     return np.where(size <= nearest, -1, labels).astype(np.int64), sign, np.minimum(size, nearest)
+
+
+def _closest(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(label, distance): the closest of the `SHORTLIST` centres that are closest by squares, which is one product."""
+    a, b = rows.astype(np.float32), centres.astype(np.float32)
+    squares = (b**2).sum(1) - 2 * (a @ b.T)
+    count = min(SHORTLIST, len(centres))
+    listed = np.argpartition(squares, count - 1, axis=1)[:, :count]
+    reach = distances(rows, centres, listed)
+    best = reach.argmin(1)
+    every = np.arange(len(rows))
+    return listed[every, best], reach[every, best]
 
 
 def _fill_empty(labels: np.ndarray, sign: np.ndarray, distance: np.ndarray, weight: np.ndarray, count: int) -> None:
@@ -211,12 +224,17 @@ def _medians(rows, members, start, sign, weight, centres):
         mine = members[start[c] : start[c + 1]]
         if len(mine) == 0:
             continue
+        if len(mine) == 1:
+            for n in range(rows.shape[1]):
+                centres[c, n] = rows[mine[0], n] * sign[mine[0]]
+            continue
         values = np.empty(len(mine), rows.dtype)
         weights = weight[mine]
+        places = np.arange(len(mine))
         for n in range(rows.shape[1]):
             for i in range(len(mine)):
                 values[i] = rows[mine[i], n] * sign[mine[i]]
-            centres[c, n] = _weighted_median(values, weights, np.arange(len(mine)))
+            centres[c, n] = _weighted_median(values, weights, places)
 
 
 def medians(
@@ -235,26 +253,24 @@ def medians(
 
 
 @njit(parallel=True, **OPTIONS)
-def _distances(a, b, out):
+def _distances(a, b, listed, out):
     for i in prange(len(a)):
-        for j in range(len(b)):
+        for k in range(listed.shape[1]):
+            other = b[listed[i, k]]
             total = np.int64(0)
-            for start in range(0, a.shape[1], 4096):
-                part = np.int32(0)
-                for n in range(start, min(start + 4096, a.shape[1])):
-                    part += np.abs(np.int32(a[i, n]) - np.int32(b[j, n]))
-                total += part
-            out[i, j] = total
+            for n in range(a.shape[1]):
+                total += abs(np.int64(a[i, n]) - np.int64(other[n]))
+            out[i, k] = total
 
 
 def distances(
-    a: Integer[np.ndarray, "rows columns"], b: Integer[np.ndarray, "others columns"]
-) -> Integer[np.ndarray, "rows others"]:
-    """Σ_n |a_in − b_jn| for all pairs. Where both hold ±1 only, a matrix product; it is exact below 2^24 columns."""
-    if np.all(np.abs(a) == 1) and np.all(np.abs(b) == 1):
-        return np.asarray(a.shape[1] - a.astype(np.float32) @ b.T.astype(np.float32), np.int64)
-    out = np.empty((len(a), len(b)), np.int64)
-    _distances(a, b, out)
+    a: Integer[np.ndarray, "rows columns"],
+    b: Integer[np.ndarray, "others columns"],
+    listed: Integer[np.ndarray, "rows listed"],
+) -> Integer[np.ndarray, "rows listed"]:
+    """Σ_n |a_in − b_jn| for the others j = listed[i] of every row i."""
+    out = np.empty(listed.shape, np.int64)
+    _distances(a, b, listed, out)
     return out
 
 

@@ -53,7 +53,8 @@ class Factor:
     """One stage of P: z = round_half_up(M·x / 2^shift).
 
     Attributes:
-        kind: what the stage is called in reports: `select`, `sum`, `moments` or a method's own word.
+        kind: what the stage is called in reports: `select`, `sum`, `moments` or a method's own word. `serial` is a sum
+            whose terms are not added up first but driven one after another (`InputTransform.streams`).
         matrix: R × K sparse int64.
         shift: right shift after the sum, one integer a row, all 0 for an exact stage.
     """
@@ -94,6 +95,8 @@ class Factor:
         if self.selection is not None:
             moved = int(np.count_nonzero(self.matrix.indices != np.arange(self.matrix.shape[0])))
             return TransformOperations(gathers=moved)
+        if self.kind == "serial":
+            return TransformOperations(gathers=int(self.matrix.nnz))
         products = np.abs(self.matrix.data)
         hard = products[(products & (products - 1)) != 0]
         return TransformOperations(
@@ -204,6 +207,36 @@ class InputTransform:
             if factor.shift.any():
                 product = sp.diags_array(2.0**-factor.shift) @ product
         return sp.csr_array(product)
+
+    def streams(self) -> tuple[InputTransform, ...]:
+        """What the rows are driven with, one after another; Σ stream(x) = P x.
+
+        P itself, unless it has a `serial` stage: then one transform for the first terms of that stage's sums, one for
+        the second ones, and so on. Stages before it may round, stages behind it may not.
+
+        Raises:
+            ValueError: a rounding stage behind a serial one.
+        """
+        for i, factor in enumerate(self.factors):
+            if factor.kind != "serial":
+                continue
+            before, after = self.factors[:i], InputTransform(int(factor.matrix.shape[0]), self.factors[i + 1 :])
+            if not after.is_linear:
+                raise ValueError("transform: a rounding stage behind a serial one")
+            starts = factor.matrix.indptr
+            turn = np.arange(factor.matrix.nnz) - np.repeat(starts[:-1], np.diff(starts))
+            entries = factor.matrix.tocoo()
+            found: list[InputTransform] = []
+            for t in range(int(turn.max(initial=0)) + 1):
+                mine = turn == t
+                places = (entries.data[mine], (entries.row[mine], entries.col[mine]))
+                one: sp.csr_array = sp.csr_array(places, shape=factor.matrix.shape)
+                found += [
+                    InputTransform(self.inputs, (*before, Factor.of("turn", one), *stream.factors))
+                    for stream in after.streams()
+                ]
+            return tuple(found)
+        return (self,)
 
     def apply(self, x: Integer[np.ndarray, "vectors inputs"]) -> Integer[np.ndarray, "vectors rows"]:
         """P x for a batch of integer vectors, in int64."""
