@@ -28,6 +28,14 @@ def test_rows_and_flips_equal_the_cells(encoding: str, flip: bool, b_cell: int) 
             np.testing.assert_array_equal(table.flipped(block), cells.flipped)
             expected = np.asarray(LEVELS[b_cell])[cells.levels].sum(1)
             np.testing.assert_allclose(table.row_conductance(block, LEVELS[b_cell]), expected, rtol=1e-12)
+        together = table.row_conductances(mapped.blocks, LEVELS[b_cell])
+        for block, found in zip(mapped.blocks, together, strict=True):
+            np.testing.assert_allclose(found, table.row_conductance(block, LEVELS[b_cell]), rtol=1e-12)
+
+
+def test_no_blocks_no_sums() -> None:
+    mapped = cut(layer(np.random.default_rng(0), "fc", 8, 4), small_chip().array)
+    assert CellTable(mapped).row_conductances([], LEVELS[2]) == []
 
 
 def test_binary_and_packed_depthwise_layers() -> None:

@@ -50,6 +50,20 @@ class CellTable:
         sums = _level_sums(core, region, self.levels, self.low)
         return np.asarray(sums.reshape(-1) * 2 > self.top * (r1 - r0))
 
+    def row_conductances(
+        self, blocks: Sequence[Block], conductances: Sequence[float]
+    ) -> list[Float[np.ndarray, " rows"]]:
+        """`row_conductance` of many blocks; where nothing is flipped, in one pass over the core."""
+        if not blocks:
+            return []
+        if self.mapped.array.flip or any(b.groups[1] - b.groups[0] > 1 for b in blocks):
+            return [self.row_conductance(block, conductances) for block in blocks]
+        regions = np.array([(b.groups[0], *b.rows, *b.columns) for b in blocks], np.int64).reshape(-1, 5)
+        ends = np.cumsum(regions[:, 2] - regions[:, 1])
+        weights = np.asarray(conductances, np.float64)[self.levels].sum(1)
+        sums = _plain_sums(self.core, regions, ends, weights, self.low)
+        return np.split(sums, ends[:-1])
+
     def row_conductance(self, block: Block, conductances: Sequence[float]) -> Float[np.ndarray, " rows"]:
         """Sum of the conductances of all cells on each row of a block, in siemens.
 
@@ -75,6 +89,20 @@ def _level_sums(core, region, levels, low):  # type: ignore[no-untyped-def]  # n
             value = core[g, r, n] - low
             for s in range(slices):
                 sums[n - n0, s] += levels[value, s]
+    return sums
+
+
+@numba.njit(cache=True)
+def _plain_sums(core, regions, ends, weights, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    sums = np.zeros(ends[-1], np.float64)
+    for b in range(len(regions)):
+        g, r0, r1, n0, n1 = regions[b]
+        start = ends[b] - (r1 - r0)
+        for r in range(r0, r1):
+            total = 0.0
+            for n in range(n0, n1):
+                total += weights[core[g, r, n] - low]
+            sums[start + r - r0] = total
     return sums
 
 
