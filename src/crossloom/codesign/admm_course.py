@@ -150,11 +150,14 @@ class AdmmCourse:
             layer.weight_quantiser.enabled = False
         flow = Flow(self.module)
         method = ADMM(
-            point.sets, self.recipe.rho, retrain=0.0, restart=False, flow=flow, purify=point.purify,
+            point.sets, self.recipe.rho, self.recipe.every, retrain=0.0, restart=False, flow=flow, purify=point.purify,
             teacher=self.teacher, distillation=self.recipe.share,
         )  # fmt: skip
         training = self.recipe.prune_training.updated(epochs=epochs)
-        options = {"sets": point.sets, "purify": point.purify, "rho": self.recipe.rho, "share": self.recipe.share}
+        options = {
+            "sets": point.sets, "purify": point.purify, "rho": self.recipe.rho, "every": self.recipe.every,
+            "share": self.recipe.share,
+        }  # fmt: skip
         said = self._trained(self.module, training, f"{point.ratio:g}-prune", [method], options)
         narrow(self.module)
         return said
@@ -164,7 +167,7 @@ class AdmmCourse:
         layers = woven_layers(module)
         sets = {name: [Support(layer.weight.detach() != 0), FixedPoint(bits)] for name, layer in layers.items()}
         method = ADMM(
-            sets, every=max(1, epochs // 8), retrain=1.0, restart=True, flow=Flow(module),
+            sets, every=max(0.5, epochs / 8), retrain=1.0, restart=True, flow=Flow(module),
             teacher=self.teacher, distillation=self.recipe.share,
         )  # fmt: skip
         training = self.recipe.retrain_training.updated(epochs=epochs)

@@ -152,7 +152,7 @@ class ADMM(Method):
         constraints: sets of every layer whose name matches a pattern (`conv*`, `*`); the first pattern that matches
             counts. A set is an object, or a mapping such as `{"set": "columns", "keep": 0.25}`.
         rho: the penalty's schedule.
-        every: epochs between updates, and between refits of the scales while retraining.
+        every: epochs, or a fraction of one, between updates, and between refits of the scales while retraining.
         retrain: share of the epochs that are masked retraining.
         restart: let the learning rate fall to zero by half a cosine in every period, then start again; else the
             loop's own schedule is left alone.
@@ -173,7 +173,7 @@ class ADMM(Method):
         self,
         constraints: Mapping[str, Sequence[Spec]],
         rho: Rho | Mapping[str, Any] | None = None,
-        every: int = 1,
+        every: float = 1.0,
         retrain: float = 0.5,
         restart: bool = False,
         flow: Flow | None = None,
@@ -185,8 +185,8 @@ class ADMM(Method):
         if not constraints:
             raise InputError("admm.constraints", {}, "a pattern of layer names and its sets, at least one", "{'*': …}")
         self.constraints = {pattern: tuple(constraint(s) for s in sets) for pattern, sets in constraints.items()}
-        if every < 1:
-            raise InputError("admm.every", every, "at least 1 epoch", "1")
+        if not every > 0:
+            raise InputError("admm.every", every, "a positive number of epochs", "1.0")
         for name, share in (("retrain", retrain), ("distillation", distillation)):
             if not 0 <= share <= 1:
                 raise InputError(f"admm.{name}", share, "a share from 0 to 1", str(min(max(share, 0.0), 1.0)))

@@ -11,11 +11,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch import nn
+from torch import fx, nn
 from torch.optim import Optimizer
 
 from crossloom.errors import InputError
 from crossloom.methods.admm import ADMM
+
+REFITTED = 2 / 3
+"""Of masked retraining: after that the levels' scales stay, so that the weights can settle."""
 
 
 class ADMMCallback(Callback):
@@ -33,6 +36,7 @@ class ADMMCallback(Callback):
     def __init__(self, admm: ADMM) -> None:
         self.admm = admm
         self.rates: list[float] = []
+        self.refits = 0
 
     # -- the schedule -----------------------------------------------------------------------------------------------
 
@@ -43,31 +47,30 @@ class ADMMCallback(Callback):
             raise InputError("trainer.max_epochs", trainer.max_epochs, "a number of epochs, for ADMM's periods", "10")
         return total - math.floor(self.admm.retrain * total + 0.5)
 
-    def _period(self, trainer: pl.Trainer) -> tuple[int, int]:
-        """(first epoch, epochs) of the period that the current epoch belongs to."""
-        start, epoch, every = self._retraining_from(trainer), trainer.current_epoch, self.admm.every
-        if epoch >= start:
-            return start, int(trainer.max_epochs or 0) - start
-        first = epoch // every * every
-        return first, min(every, start - first)
+    def _progress(self, trainer: pl.Trainer, batch: int) -> float:
+        """Epochs done."""
+        return trainer.current_epoch + batch / max(int(trainer.num_training_batches), 1)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the layers."""
+        """Find the layers: of the converted network in the module if there is one, else of the module."""
         if not self.admm.targets:
-            self.admm.prepare(pl_module)
+            converted = [m for m in pl_module.modules() if isinstance(m, fx.GraphModule) and "example_shape" in m.meta]
+            self.admm.prepare(converted[0] if converted else pl_module)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Update, harden or refit, as the epoch is."""
-        admm, epoch, start = self.admm, trainer.current_epoch, self._retraining_from(trainer)
-        if epoch == start:
-            if epoch and not admm.hardened:
-                self._log(pl_module, admm.update())
+    def _turn(self, module: pl.LightningModule, progress: float, start: int, total: int) -> None:
+        """Update, harden or refit, if it is time."""
+        admm = self.admm
+        if progress < start:
+            if math.floor(progress / admm.every) > admm.updates:
+                self._log(module, admm.update())
+        elif not admm.hardened:
+            if start:
+                self._log(module, admm.update())
             admm.harden()
-        elif epoch > start:
-            if (epoch - start) % admm.every == 0 and (epoch - start) <= 2 * (int(trainer.max_epochs or 0) - start) // 3:
-                admm.refit()
-        elif epoch and epoch % admm.every == 0:
-            self._log(pl_module, admm.update())
+            self.refits = 0
+        elif (done := progress - start) <= REFITTED * (total - start) and math.floor(done / admm.every) > self.refits:
+            admm.refit()
+            self.refits = math.floor(done / admm.every)
 
     def _log(self, module: pl.LightningModule, residuals: list[Any]) -> None:
         """Mean residuals over the sets, to the loop's loggers."""
@@ -81,17 +84,20 @@ class ADMMCallback(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Show the projected weights while retraining; restart the rate."""
+        """Do what is due; show the projected weights while retraining; restart the rate."""
+        progress, start = self._progress(trainer, batch_idx), self._retraining_from(trainer)
+        self._turn(pl_module, progress, start, int(trainer.max_epochs or 0))
         if self.admm.hardened:
             self.admm.show()
         if self.admm.restart:
-            if not self.rates:
-                self.rates = [g["lr"] for optimiser in trainer.optimizers for g in optimiser.param_groups]
-            first, epochs = self._period(trainer)
-            done = (trainer.current_epoch - first + batch_idx / max(int(trainer.num_training_batches), 1)) / epochs
             groups = [g for optimiser in trainer.optimizers for g in optimiser.param_groups]
+            self.rates = self.rates or [g["lr"] for g in groups]
+            first, length = float(start), float(int(trainer.max_epochs or 0) - start)
+            if progress < start:
+                first = progress // self.admm.every * self.admm.every
+                length = min(self.admm.every, start - first)
             for group, rate in zip(groups, self.rates, strict=True):
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (progress - first) / length))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -126,9 +132,9 @@ class ADMMCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """See `ADMM.state_dict`."""
-        return {"admm": self.admm.state_dict(), "rates": self.rates}
+        return {"admm": self.admm.state_dict(), "rates": self.rates, "refits": self.refits}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.admm.load_state_dict(state_dict["admm"])
-        self.rates = list(state_dict["rates"])
+        self.rates, self.refits = list(state_dict["rates"]), int(state_dict["refits"])

@@ -27,7 +27,7 @@ SIGNIFICANT = 24
 
 CROSSINGS = 1 << 17
 """Crossings that are sorted. A weight with more of them (4000 weights of 6 bits) gets its scale by turns from several
-starts: a local minimum, whose squared error the tests hold to within half a per cent of the least."""
+starts: a local minimum, whose squared error the tests hold to within three per cent of the least (0.3 % at five bits)."""
 
 SAMPLES, STARTS, TURNS = 1 << 14, 6, 4
 """Of that search: weights that starts are judged by, starts, and turns of q and α."""
@@ -55,6 +55,7 @@ class Levels(Constraint):
             raise InputError(f"{self.name}.scale", scale, "a positive number", "1.0")
         self.codes = torch.tensor(numbers, dtype=torch.int64)
         self.scale, self.per_channel = scale, per_channel
+        self.span = (int(numbers[0]), int(numbers[-1]))
         self.bits = max(max(abs(c) for c in numbers).bit_length() + (min(numbers) < 0), 2)
         if self.bits > 16:
             raise InputError(f"{self.name}.codes", f"{self.bits} bits wide", "codes of at most 16 bits")
@@ -72,12 +73,12 @@ class Levels(Constraint):
         self, weight: Float[Tensor, "outputs ..."], scale: Float[Tensor, "..."]
     ) -> Float[Tensor, "outputs ..."]:
         """The nearest codes for a scale, in the weight's type; halves go up."""
-        x = weight.detach().double() / scale.to(weight.device)
+        x = weight.detach() / scale.to(weight.device, weight.dtype)
+        low, high = self.span
+        if high - low == len(self.codes) - 1:
+            return x.add_(0.5).floor_().clamp_(low, high)
         codes = self.codes.to(weight.device)
-        low, high = int(codes[0]), int(codes[-1])
-        if high - low == len(codes) - 1:
-            return torch.floor(x + 0.5).clamp_(low, high).to(weight.dtype)
-        middles = (codes[1:] + codes[:-1]).double() / 2
+        middles = (codes[1:] + codes[:-1]).to(x) / 2
         return codes[torch.bucketize(x, middles, right=True)].to(weight.dtype)
 
     def at(self, weight: Float[Tensor, "outputs ..."], scale: Float[Tensor, "..."]) -> Float[Tensor, "outputs ..."]:

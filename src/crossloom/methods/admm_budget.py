@@ -1,0 +1,183 @@
+"""The budget mode: sets for every layer, so that a chip's cost meets a target with the least harm to the answers.
+
+Every layer has a ladder of settings, from gentle to harsh: a share of filter shapes kept and a width of the weights.
+The harm of a setting is measured, not modelled: the loss on a few batches with that layer alone projected. Then the
+gentlest plan is made harsher step by step, always by the step that saves most cost for the harm it adds, until the
+target is met. What a plan costs is asked of a function (a method knows nothing of chips); `crossloom.codesign.budget`
+gives one for any chip and target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from crossloom.errors import InputError
+from crossloom.methods.constraints import Columns, Constraint, intersected
+from crossloom.methods.levels import FixedPoint, Levels, PowerOfTwo
+from crossloom.nn import woven_layers
+
+KEEPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
+"""Shares of filter shapes that are tried."""
+
+FORMATS = ("fixed-point:8", "fixed-point:6", "fixed-point:5", "fixed-point:4", "power-of-two:4")
+"""Formats that are tried, `set:bits`."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is asked of one layer.
+
+    Attributes:
+        keep: share of its filter shapes.
+        format: of its weights, `fixed-point:<bits>` or `power-of-two:<bits>`.
+    """
+
+    keep: float = 1.0
+    format: str = FORMATS[0]
+
+    @property
+    def bits(self) -> int:
+        """Width of the weights' integer codes."""
+        (levels,) = (s for s in self.sets() if isinstance(s, Levels))
+        return levels.bits
+
+    def sets(self) -> list[Constraint]:
+        """The constraint sets.
+
+        Raises:
+            InputError: an unknown format.
+        """
+        kind, _, bits = self.format.partition(":")
+        known = {"fixed-point": FixedPoint, "power-of-two": PowerOfTwo}
+        if kind not in known or not bits.isdigit():
+            raise InputError.choice("budget.format", self.format, FORMATS)
+        structure: list[Constraint] = [Columns(self.keep)] if self.keep < 1 else []
+        return [*structure, known[kind](int(bits))]
+
+
+LEAST_HARM = 1e-4
+"""Added to every harm, so that of harmless steps the one that saves most comes first."""
+
+Plan = dict[str, Setting]
+Cost = Callable[[Mapping[str, list[Constraint]]], float]
+"""Sets by layer → what the network then costs on the chip, in the target's unit."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan that meets the target.
+
+    Attributes:
+        plan: setting of every layer.
+        cost: of the plan.
+        dense: cost of the gentlest plan.
+        harm: sum of the measured losses added by its layers, one at a time.
+        steps: how often the plan was made harsher.
+    """
+
+    plan: Plan
+    cost: float
+    dense: float
+    harm: float
+    steps: int
+
+    @property
+    def sets(self) -> dict[str, list[Constraint]]:
+        """The constraints for `ADMM`."""
+        return {name: setting.sets() for name, setting in self.plan.items()}
+
+
+@torch.no_grad()
+def harms(
+    network: nn.Module,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    settings: Sequence[Setting],
+    loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+) -> dict[str, dict[Setting, float]]:
+    """The loss that every setting of every layer adds, all other layers left alone.
+
+    Args:
+        network: converted, or any module with woven layers.
+        batches: (images, labels).
+        settings: to try.
+        loss: (logits, labels) → scalar.
+    """
+    network.eval()
+
+    def total() -> float:
+        return sum(float(loss(network(x), y)) * len(y) for x, y in batches) / sum(len(y) for _, y in batches)
+
+    base, found = total(), dict[str, dict[Setting, float]]()
+    for name, layer in woven_layers(network).items():
+        weight = layer.weight.detach().clone()
+        found[name] = {}
+        for setting in settings:
+            layer.weight.copy_(intersected(setting.sets(), weight))
+            found[name][setting] = max(total() - base, 0.0)
+        layer.weight.copy_(weight)
+    return found
+
+
+def ladders(measured: Mapping[str, Mapping[Setting, float]]) -> dict[str, list[tuple[Setting, float]]]:
+    """Per layer, the settings by growing harm, none kept that is gentler and no less harmful than another."""
+
+    def size(setting: Setting) -> float:
+        return setting.keep * setting.bits
+
+    found: dict[str, list[tuple[Setting, float]]] = {}
+    for name, of_layer in measured.items():
+        rungs: list[tuple[Setting, float]] = []
+        for setting, harm in sorted(of_layer.items(), key=lambda item: (item[1], -size(item[0]))):
+            if not rungs or size(setting) < size(rungs[-1][0]):
+                rungs.append((setting, harm))
+        gentlest = max(of_layer, key=size)
+        if rungs[0][0] != gentlest:
+            rungs.insert(0, (gentlest, of_layer[gentlest]))
+        found[name] = rungs
+    return found
+
+
+def search(rungs: Mapping[str, Sequence[tuple[Setting, float]]], cost: Cost, target: float) -> Found:
+    """Make the gentlest plan harsher until it costs at most `target`.
+
+    Args:
+        rungs: of `ladders`.
+        cost: of sets by layer.
+        target: in the cost's unit.
+
+    Raises:
+        InputError: a target that is not positive, or below what the harshest plan costs (the nearest is said).
+    """
+    if not target > 0:
+        raise InputError("budget.target", target, "a positive number")
+    at = dict.fromkeys(rungs, 0)
+
+    def price(place: Mapping[str, int]) -> float:
+        return cost({name: rungs[name][i][0].sets() for name, i in place.items()})
+
+    least = price({name: len(of_layer) - 1 for name, of_layer in rungs.items()})
+    if least > target:
+        reach = f"{least:.6g}"
+        raise InputError("budget.target", target, f"at least {reach}, which the harshest plan costs", reach)
+    dense = now = price(at)
+    steps = 0
+
+    def worth(name: str) -> float:
+        """Cost saved for the harm of a layer's next rung; −1 where there is none."""
+        if at[name] + 1 == len(rungs[name]):
+            return -1.0
+        harm = rungs[name][at[name] + 1][1] - rungs[name][at[name]][1]
+        return max(now - price(at | {name: at[name] + 1}), 0.0) / (harm + LEAST_HARM)
+
+    worths = {name: worth(name) for name in rungs}
+    while now > target:
+        best = max(worths, key=lambda name: worths[name])
+        at[best], steps = at[best] + 1, steps + 1
+        now = price(at)
+        worths[best] = worth(best)  # the others' stay: costs of layers add up but for what the chip shares
+    plan = {name: rungs[name][i][0] for name, i in at.items()}
+    return Found(plan, now, dense, sum(rungs[name][i][1] for name, i in at.items()), steps)
