@@ -16,7 +16,8 @@ from crossloom.errors import InputError
 from crossloom.mapping import LayerMapping, cut
 from crossloom.simulate import Adc, Calibration, Settings, engine, engines
 from crossloom.simulate.adc import array_adc
-from crossloom.simulate.crossbar import plan
+from crossloom.simulate.counters import PIECES
+from crossloom.simulate.crossbar_plan import plan
 from crossloom.simulate.reference import accumulate
 from crossloom.weave import Convolution, Format, InputTransform
 from tests.simulate.exact_cases import Case, cases, codes, make_array, make_layer
@@ -181,14 +182,31 @@ def test_an_empty_core_reads_nothing() -> None:
         assert not kernel(name, mapping)(x).any(), name
 
 
-def test_reads_are_those_of_the_programmed_cells() -> None:
-    """Every set cell is in exactly one list of rows; nothing else is."""
+@pytest.mark.parametrize("b_cell", [1, 2])
+def test_reads_are_those_of_the_programmed_cells(b_cell: int) -> None:
+    """Along the counters that a read continues, every set cell of its column is counted once; nothing else is."""
     rng = np.random.default_rng(5)
     layer = make_layer(InputTransform.identity(300), 6, rng)
-    mapping = cut(layer, make_array(active_rows=100, rows=300, b_cell=2))
+    mapping = cut(layer, make_array(active_rows=100, rows=300, b_cell=b_cell))
     made = plan(mapping)
-    set_bits = sum(int(np.bitwise_count(mapping.cells(block).levels).sum()) for block in mapping.blocks)
-    assert np.count_nonzero(made.rows) == set_bits
+    wanted = [
+        tuple(sorted(int(made.places[h]) for h in np.flatnonzero(levels >> bit & 1) + first))
+        for block in mapping.blocks
+        for first in range(0, 300, 100)
+        for levels in mapping.cells(block).levels[first : first + 100].T
+        for bit in range(b_cell)
+    ]
+    found, counters = [], {}
+    for unit in range(len(made.step_start) - 1):
+        for piece, at, base, source, target, read, _, slot in made.steps[slice(*made.step_start[unit : unit + 2])]:
+            held, length = PIECES[piece]
+            rows = made.rows[at : at + length]
+            before = counters[source] if held else ()
+            counters[target] = (*before, *(int(base + r) for r in rows[rows > 0]))
+            if read >= 0 or slot >= 0:
+                found.append(tuple(sorted(counters[target])))
+    assert sorted(found) == sorted(wanted)
+    assert np.count_nonzero(made.rows) < 0.8 * sum(map(len, wanted))
     assert len(np.unique(made.places)) == len(made.places)
 
 

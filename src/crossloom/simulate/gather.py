@@ -5,7 +5,7 @@ contiguous, so that all inner loops run over positions.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN201, D417
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from crossloom.simulate.lanes import peek, poke
 from crossloom.simulate.unfold import Fold
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,44 @@ def copy_shifted(plane, line, stop, down, right, fill, out):
 
 
 @njit(**OPTIONS)
+def copy_images(source, step, images, height, width, down, right, fill, target):
+    """Whole images of bytes shifted by (down, right) into one another's place, eight pixels at a time.
+
+    Args:
+        source: address of the first image, lines of `width` bytes, a multiple of 8.
+        step: bytes from one image to the next.
+        fill: eight times the byte for what comes from outside.
+        target: address that the shifted images go to, one after the other.
+    """
+    first, last = min(max(-down, 0), height), min(max(height - down, 0), height)
+    left, over = np.uint64(8 * max(-right, 0)), np.uint64(8 * max(right, 0))
+    low, high = (np.uint64(1) << left) - np.uint64(1), ~(ALL >> over)
+    for _ in range(images):
+        for line in range(height):
+            at, stop = target + line * width, target + (line + 1) * width
+            if line < first or line >= last:
+                while at < stop:
+                    poke(at, fill)
+                    at += 8
+                continue
+            place = source + (line + down) * width
+            if right < 0:
+                poke(at, (peek(place) << left) | (fill & low))
+                at += 8
+                place += 8
+            if right > 0:
+                stop -= 8
+            while at < stop:
+                poke(at, peek(place + right))
+                at += 8
+                place += 8
+            if right > 0:
+                poke(at, (peek(place) >> over) | (fill & high))
+        source += step
+        target += height * width
+
+
+@njit(**OPTIONS)
 def fill_row(x, channel, down, right, shape, fill, first, count, out):
     """One row of the unfolded input for `count` positions from `first`: out[i] = x[b, channel, y, x] or `fill`.
 
@@ -95,12 +134,20 @@ def fill_row(x, channel, down, right, shape, fill, first, count, out):
     height, width, rows, columns, sy, sx = shape[0], shape[1], shape[2], shape[3], shape[4], shape[5]
     start = (-right + sx - 1) // sx if right < 0 else 0
     stop = min((width - 1 - right) // sx + 1, columns) if width - 1 - right >= 0 else 0
+    same = x.itemsize == 1 and sx == 1 and sy == 1 and columns == width and rows == height and width % 8 == 0
+    word = np.uint64(fill & 255) * np.uint64(0x0101010101010101)
     image, rest = divmod(first, rows * columns)
     line, column = divmod(rest, columns)
     i = 0
     while i < count:
         lines = min(rows - line, (count - i) // columns)
-        if sx == 1 and sy == 1 and columns == width and column == 0 and lines > 0:
+        images = (count - i) // (rows * columns) if line == 0 and column == 0 else 0
+        if images and same and -8 < right < 8:
+            place = x.ctypes.data + x.strides[0] * image + x.strides[1] * channel
+            copy_images(place, x.strides[0], images, height, width, down, right, word, out.ctypes.data + i)
+            i += images * rows * columns
+            image += images
+        elif sx == 1 and sy == 1 and columns == width and column == 0 and lines > 0:
             copy_shifted(x[image, channel], line, line + lines, down, right, fill, out[i : i + lines * columns])
             i += lines * columns
             line += lines

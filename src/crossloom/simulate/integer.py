@@ -117,13 +117,25 @@ class RowSource:
         codes = x.contiguous().numpy()
         return fold, self.geometry[key], codes.reshape(-1, fold.channels, *fold.size)
 
-    def rows(self, codes: np.ndarray, fold: Fold, geometry: Geometry, first: int, count: int) -> np.ndarray:
-        """Rows for `count` positions from `first`: in the codes' dtype, or int64 behind a transform that computes."""
+    def rows(
+        self,
+        codes: np.ndarray,
+        fold: Fold,
+        geometry: Geometry,
+        first: int,
+        count: int,
+        room: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Rows for `count` positions from `first`: in the codes' dtype, or int64 behind a transform that computes.
+
+        `room`, of that dtype, is where unfolded rows go if given: fresh memory costs more than filling it.
+        """
         if fold.convolution is None:
             z = transpose(codes.reshape(-1, fold.inputs)[first : first + count])
             z = z if self.selection is None else z[self.selection]
         else:
-            z = np.empty((len(geometry.rows), count), codes.dtype)
+            size = len(geometry.rows) * count
+            z = (np.empty(size, codes.dtype) if room is None else room[:size]).reshape(-1, count)
             unfold(codes, geometry.rows, geometry.shape, codes.dtype.type(fold.fill), first, z)
         for factor in self.transform.factors:
             out = np.empty((factor.matrix.shape[0], count), np.int64)
@@ -176,9 +188,12 @@ def _byte_kernel(layer: WovenLayer, product: Product) -> Kernel:
             fold = replace(fold, fill=fold.fill - 128)
         out = torch.empty((groups * columns, fold.positions), dtype=wide)
         step = max(CHUNK_BYTES // (groups * rows), 64)
+        image = fold.output_size[0] * fold.output_size[1]
+        step = step // image * image or step  # whole images, which unfold fastest
+        room = np.empty(len(geometry.rows) * min(step, fold.positions), codes.dtype)
         for first in range(0, fold.positions, step):
             count = min(step, fold.positions - first)
-            pieces, constant = code_bytes(source.rows(codes, fold, geometry, first, count), form)
+            pieces, constant = code_bytes(source.rows(codes, fold, geometry, first, count, room), form)
             for g in range(groups):
                 target = out[g * columns : (g + 1) * columns, first : first + count]
                 base: torch.Tensor = (totals[g] * (constant + shifted)).to(wide)[:, None]

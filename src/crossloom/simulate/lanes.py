@@ -223,6 +223,13 @@ class Logic:
         carry = self.builder.or_(self.builder.and_(a, b), self.builder.and_(half, c))
         return self.builder.xor(half, c), carry
 
+    def compress(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        """Full adder of three planes, none of them constant; the carry is made of the sum, which saves a copy."""
+        if not _has_ternary_logic():
+            return self.add(a, b, c)
+        total = _ternary_call(self.builder, 0x96, a, b, c)
+        return total, _ternary_call(self.builder, 0xB2, b, total, c)
+
 
 @intrinsic
 def peek(typingctx, address):
