@@ -81,7 +81,7 @@ def test_energy_is_split_over_the_bits_of_an_action(monkeypatch: pytest.MonkeyPa
         def write(self) -> SimpleNamespace:
             return self._cost(256e-12)
 
-        add = shift_add = read
+            add = read
 
     kinds = ("SRAM", "ShiftAdd", "Adder", "FlipFlop")
     stand_in = SimpleNamespace(**dict.fromkeys(kinds, Model))

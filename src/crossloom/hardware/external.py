@@ -96,6 +96,7 @@ def neurosim(chip: Chip) -> Family:
     array, hierarchy = chip.array, chip.hierarchy
     source = "hwcomponents-neurosim (DNN+NeuroSim V1.3 circuits)"
     width = {"bits": ACCUMULATOR_BITS, "scaling": "linear", "latency": 1 / clock, "source": source}
+    # Its `read` is NeuroSim's energy of one operation; its `shift_add` calls what its base class does not have.
     shift_add = models.ShiftAdd(n_bits=array.b_adc, shift_register_n_bits=ACCUMULATOR_BITS, **node)
     adder = models.Adder(n_bits=ACCUMULATOR_BITS, **node)
     word = models.FlipFlop(n_bits=chip.precision.inputs, **node)
@@ -109,7 +110,7 @@ def neurosim(chip: Chip) -> Family:
 
     parts = {
         "shift_add": _part(
-            [Action.SHIFT_ADD], shift_add, float(shift_add.shift_add().energy), 1, level="array", count=array.adcs,
+            [Action.SHIFT_ADD], shift_add, float(shift_add.read().energy), 1, level="array", count=array.adcs,
             **width,
         ),
         "tile_adder": _part(
