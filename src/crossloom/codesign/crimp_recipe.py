@@ -25,7 +25,9 @@ class CrimpRecipe:
         penalty: λ of the L1 pull.
         reads: of the simulator in training.
         unsigned: see `PowerOfTwoIntegers`.
-        bits: of weights and activations.
+        per_channel: see there.
+        weight_step: see there.
+        bits: of weights. Activations have 8.
     """
 
     training: TrainingConfig
@@ -38,13 +40,17 @@ class CrimpRecipe:
     penalty: float = 1e-4
     reads: str = "sampled"
     unsigned: bool = False
+    per_channel: bool = False
+    weight_step: str = "up"
     bits: int = 8
 
     @property
     def integers(self) -> Step:
         """Step 1."""
-        symmetric = self.cells.encoding != "offset"
-        return "power-of-two", {"bits": self.bits, "symmetric_weights": symmetric, "unsigned": self.unsigned}
+        return "power-of-two", {
+            "weight_bits": self.bits, "symmetric_weights": self.cells.encoding != "offset", "unsigned": self.unsigned,
+            "per_channel": self.per_channel, "weight_step": self.weight_step,
+        }  # fmt: skip
 
     def adaptation(self, epsilon: float | None) -> tuple[Step, ...]:
         """Step 5 at some ε; None: no simulator."""

@@ -143,17 +143,42 @@ class FreshDraw:
         if self._bank is None or self._bank[0].device != like.device or self._bank[0].dtype != like.dtype:
             seeded = torch.Generator().manual_seed(self.seed)
             self._bank = drawn(self.cells, torch.empty(BANK, dtype=like.dtype, device=like.device), seeded)
-        count = like.numel()
-        starts = torch.randint(0, BANK, (-(-count // BANK),)).tolist()
-        found = []
-        for values in self._bank:
-            left, runs = count, []
-            for start in starts:  # a run of the bank from `start`, around its end
-                size = min(left, BANK)
-                runs += [values[start : start + size], values[: max(start + size - BANK, 0)]]
-                left -= size
-            found.append(torch.cat(runs).view(like.shape))
-        return found[0], found[1]
+        where = places(like.numel())
+        a, b = (cut(values, *where).view(like.shape) for values in self._bank)
+        return a, b
+
+
+class Normals:
+    """Standard normal numbers cut at random places from a bank of `BANK`, for a copy's cost.
+
+    Args:
+        seed: of the bank; the places come from torch's generator.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self._bank: Tensor | None = None
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Numbers in the shape, type and device of `like`."""
+        if self._bank is None or self._bank.device != like.device or self._bank.dtype != like.dtype:
+            self._bank = torch.randn(BANK, generator=torch.Generator().manual_seed(self.seed)).to(like)
+        return cut(self._bank, *places(like.numel())).view(like.shape)
+
+
+def places(count: int) -> tuple[int, list[int]]:
+    """(count, random starts in the bank) of the runs that make up `count` numbers."""
+    return count, torch.randint(0, BANK, (-(-count // BANK),)).tolist()
+
+
+def cut(bank: Tensor, count: int, starts: list[int]) -> Tensor:
+    """`count` numbers of a bank in runs from `starts`, around its end."""
+    runs = []
+    for start in starts:
+        size = min(count, BANK)
+        runs += [bank[start : start + size], bank[: max(start + size - BANK, 0)]]
+        count -= size
+    return torch.cat(runs)
 
 
 class ChipDraw:

@@ -29,35 +29,46 @@ class PowerOfTwoIntegers(Method):
     """Give every quantiser of a converted network a power-of-two step. The network is calibrated afterwards.
 
     Args:
-        bits: of weights and activations.
+        bits: of activations, and of weights.
+        weight_bits: of weights, where they have others.
         symmetric_weights: no zero point, for weight codes without offset (differential).
+        per_channel: a step (a shift) for every output channel in place of one for the layer, where the network was
+            converted so; symmetric weights only.
         weight_step: how a weight step becomes a power of two: `up` or `nearest` (in the logarithm).
         activations: how the range of activations is found (`mse`, `minmax` or `percentile`).
         unsigned: codes between layers have no sign, and what lies below zero is clipped: without effect behind a
             ReLU; elsewhere it puts one in, and spares the arrays the sign bit, which reads with the largest weight.
 
     Raises:
-        InputError: bits outside 2 … 16, or steps that are not rounded to powers of two.
+        InputError: bits outside 2 … 16, steps that are not rounded to powers of two, or asymmetric weights per
+            channel.
     """
 
     name: ClassVar[str] = "power-of-two"
 
     def __init__(
         self, bits: int = 8, symmetric_weights: bool = False, weight_step: PowerOfTwo = "up",
-        activations: RangeMethod = "mse", unsigned: bool = False,
+        activations: RangeMethod = "mse", unsigned: bool = False, weight_bits: int | None = None,
+        per_channel: bool = False,
     ) -> None:  # fmt: skip
-        if not 2 <= bits <= 16:
-            raise InputError("power-of-two.bits", bits, "2 to 16")
+        for field, width in (("bits", bits), ("weight_bits", bits if weight_bits is None else weight_bits)):
+            if not 2 <= width <= 16:
+                raise InputError(f"power-of-two.{field}", width, "2 to 16")
+        if per_channel and not symmetric_weights:
+            raise InputError("power-of-two.per_channel", True, "symmetric weights: a zero point belongs to a layer")
         if weight_step not in ("up", "nearest"):
             raise InputError.choice("power-of-two.weight_step", weight_step, ("up", "nearest"))
-        self.weights = QuantiserConfig(bits=bits, symmetric=symmetric_weights, power_of_two=weight_step)
+        self.weights = QuantiserConfig(
+            bits=weight_bits or bits, symmetric=symmetric_weights, power_of_two=weight_step, per_channel=per_channel
+        )
         self.activations = QuantiserConfig(bits=bits, range=activations, power_of_two="nearest")
         self.unsigned = unsigned
 
     def prepare(self, network: nn.Module) -> None:
         """New quantisers in place of those there are; those of activations observe until `calibrate` is called."""
         for layer in woven_layers(network).values():
-            layer.weight_quantiser = WeightQuantiser(self.weights)
+            per_channel = self.weights.per_channel and layer.weight_quantiser.config.per_channel
+            layer.weight_quantiser = WeightQuantiser(self.weights.model_copy(update={"per_channel": per_channel}))
         found = {name: m for name, m in network.named_modules() if isinstance(m, Quantiser)}
         last = max((m.config.bits for m in found.values()), default=0)
         fresh: dict[Quantiser, Quantiser] = {}

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
-from crossloom.methods.cell_draws import SLICES, ArrayCells, ChipDraw, Draw, FreshDraw, levels
+from crossloom.methods.cell_draws import SLICES, ArrayCells, ChipDraw, Draw, FreshDraw, Normals, levels
 from crossloom.methods.protocol import Method
 from crossloom.nn import Conv2d, Linear, Quantiser, woven_layers
 from crossloom.weave import Field, WeightCode, fields
@@ -115,15 +115,17 @@ class RuntimeSimulator(nn.Module):
         dtype: of the exact reads: float64 for comparison with the engines, bfloat16 where the machine multiplies it
             faster (reads then carry an error of 2^-9, far below ε).
         evaluation: how reads are computed in evaluation mode.
+        normals: where sampled reads take their rounding from, which simulators may share.
     """
 
     def __init__(
         self, cells: ArrayCells, draw: Draw, place: str, training: Reading = "sampled",
-        dtype: torch.dtype = torch.float32, evaluation: Reading = "exact",
+        dtype: torch.dtype = torch.float32, evaluation: Reading = "exact", normals: Normals | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cells, self.draw, self.place, self.dtype = cells, draw, place, dtype
         self.reads: dict[bool, Reading] = {True: training, False: evaluation}
+        self.normals = normals or Normals()
         self.active = True
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -155,7 +157,7 @@ class RuntimeSimulator(nn.Module):
         variance = sum(g * g for g in gains) * sum(f.weight**2 for f in digits) / 12
         deviation = (blocks * variance).sqrt() * step.reshape(-1) * format.scale
         shape = (1, -1) + (1,) * (added.dim() - 2) if isinstance(layer, Conv2d) else (-1,)
-        return added + torch.randn_like(added) * deviation.view(shape).to(added.dtype)
+        return added + self.normals(added) * deviation.view(shape).to(added.dtype)
 
     def _blocks(self, deviation: Float[Tensor, SLICES]) -> Float[Tensor, " outputs"]:
         """Arrays that every output sums over."""
@@ -217,6 +219,7 @@ class RuntimeAdaptation(Method):
         Raises:
             InputError: a grouped or woven layer, or one whose inputs have a zero point: the paper's formula has none.
         """
+        normals = Normals()
         for name, layer in woven_layers(network).items():
             if (isinstance(layer, Conv2d) and layer.groups > 1) or layer.weave is not None:
                 raise InputError(f"layers.{name}", "grouped or woven", "plain convolutions and linear layers")
@@ -224,7 +227,7 @@ class RuntimeAdaptation(Method):
             if source is None or not source.config.symmetric:
                 raise InputError(f"layers.{name}", "asymmetric or no input codes", "symmetric inputs")
             layer.disturbance = RuntimeSimulator(
-                self.cells, self.draw, name, self.reads, self.dtype, self.evaluation
+                self.cells, self.draw, name, self.reads, self.dtype, self.evaluation, normals
             )
 
     def finish(self, network: nn.Module) -> dict[str, Any]:
