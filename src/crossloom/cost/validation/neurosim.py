@@ -25,8 +25,9 @@ ACCUMULATION = ("shift_add", "tile_adder", "transform_adder")
 NETWORK = ("bus", "router")
 """Our components under NeuroSim's headings."""
 
-SENSED_RRAM = 0.073 * 1e-9
-"""W·Ω·s: V1.3 charges 0.073 W ÷ R for 1 ns for a column of resistance R (22 nm, low standby power, 0.5 V)."""
+SENSED, COMPARING = 0.0631 * 1e-9 / 1.25, 31 * 1.7e-6 * 1e-9
+"""W·Ω·s and J: what V1.3 charges a column of resistance R for the 1 ns of sensing it: 0.0631 W ÷ R, and 1.7 µW for each
+of 31 comparators (22 nm, low standby power, 0.5 V). An access transistor of a quarter of R_on lies in series."""
 
 
 @cache
@@ -159,7 +160,7 @@ def figures(version: str) -> dict[str, float]:
     run, report, chip = load_run(version), ours(version), load(CHIPS[version])
     conversions = sum(layer.actions["adc_conversion"] for layer in woven(report))
     cells, adc = report.components["cells"].energy_j, report.components["adc"].energy_j
-    sensed = cells * SENSED_RRAM / (chip.device.read_voltage**2 * chip.device.read_pulse)
+    sensed = cells * SENSED / (chip.device.read_voltage**2 * chip.device.read_pulse)
     gates = ("input_register", "output_register", "router", "shift_add", "row_driver", "adc")
     return {
         "cell_f2": chip.device.cell_area_f2,
@@ -172,7 +173,8 @@ def figures(version: str) -> dict[str, float]:
         "gates_ours": 100 * _sum(report, "leakage_w", gates) / report.leakage_w,
         "cells": cells * 1e6,
         "cells_sensed": sensed * 1e6,
-        "comparators": (run.energy["converters"] - sensed) * 1e6,
+        "comparators": COMPARING * conversions * 1e6,
+        "sum": (sensed + COMPARING * conversions) * 1e6,
         "adc": adc * 1e6,
         "adc_each": adc / conversions * 1e15,
         "cell_each": cells / conversions * 1e15,

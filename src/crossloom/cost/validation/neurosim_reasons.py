@@ -38,10 +38,12 @@ OF_VERSION = {
         "area other": "theirs are register files as buffers at three levels, switch matrices and level shifters; ours "
         "one 64 KB buffer a tile and the macros' registers",
         "area all": "converters and buffers, as above; the cells, their copies and the network agree",
-        "energy converters and cells": "cells: ours V²·G for the 10 ns read, {cells:.0f} µJ; theirs 0.073 W ÷ R (0.29 "
-        "V²·G: clamp and selector take the rest) for the 1 ns of sensing: {cells_sensed:.1f} µJ of ours at that rate, "
-        "so {comparators:.1f} µJ are left for their comparators, and ours takes {adc:.0f} µJ for SAR conversions of "
-        "{adc_each:.0f} fJ",
+        "energy converters and cells": "cells: ours V²·G for the 10 ns read, {cells:.0f} µJ; theirs 0.0631 W ÷ R for "
+        "the "
+        "1 ns of sensing (a quarter of V²·G: the clamp takes the rest), with an access transistor of R_on ÷ 4 in "
+        "series: "
+        "{cells_sensed:.1f} µJ of ours at that rate, and 53 fJ a conversion for 31 comparators, {comparators:.1f} µJ: "
+        "{sum:.1f} µJ. Our SAR conversions take {adc:.0f} µJ, {adc_each:.0f} fJ each",
         "energy network": "wires of the same chip; theirs are repeated and the chip is twice as large",
         "energy all, dynamic": "the cells' read: {without:.0f} µJ of ours with theirs in its place",
         "latency converters": "the same 8 columns in turn: theirs sense 8 times in {clock:.2f} ns; ours settle once "
