@@ -21,6 +21,7 @@ from crossloom.simulate.analog_chips import ChipSet, chip_accuracy
 from crossloom.simulate.analog_lookup import LookupKernel
 from crossloom.simulate.analog_noise import (
     LOUDEST,
+    POOL,
     ROOT_SCALE,
     UNIT,
     amplitudes,
@@ -276,7 +277,9 @@ def test_reference_cells_vary_and_cancel_in_the_mean() -> None:
 
 def test_the_table_of_normals_is_normal_and_reads_are_independent() -> None:
     tables = pools().astype(float) / UNIT
-    assert abs(tables[:, :32768].var() - 0.5) < 1e-4 and abs(tables[:, :32768].mean()) < 1e-4
+    assert abs(tables[:, :POOL].var() - 0.5) < 1e-4 and abs(tables[:, :POOL].mean()) < 1e-4
+    for lag in range(1, 32):
+        assert np.abs((tables[:, :POOL] * np.roll(tables[:, :POOL], lag, 1)).mean(1)).max() < 0.002
     places = torch.from_numpy(place_keys(0, ("a",), 4).view(np.int64))
     names = torch.from_numpy(vector_keys(0, 4000, 100, 7).view(np.int64))
     z = normals(places, names, 128, torch.from_numpy(pools().astype(np.int64))).double() / UNIT

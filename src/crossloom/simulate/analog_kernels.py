@@ -157,15 +157,14 @@ def sum_bits(table, words, stop, bits, out):
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = spread_short(0)
     if bits > 4:
         while words < stop:
-            word = load_word(words)
-            a0 = add_shorts(a0, lookup(table, word, 0))
-            a1 = add_shorts(a1, lookup(table, word, 1))
-            a2 = add_shorts(a2, lookup(table, word, 2))
-            a3 = add_shorts(a3, lookup(table, word, 3))
-            a4 = add_shorts(a4, lookup(table, word, 4))
-            a5 = add_shorts(a5, lookup(table, word, 5))
-            a6 = add_shorts(a6, lookup(table, word, 6))
-            a7 = add_shorts(a7, lookup(table, word, 7))
+            a0 = add_shorts(a0, lookup(table, words))
+            a1 = add_shorts(a1, lookup(table, words + 1))
+            a2 = add_shorts(a2, lookup(table, words + 2))
+            a3 = add_shorts(a3, lookup(table, words + 3))
+            a4 = add_shorts(a4, lookup(table, words + 4))
+            a5 = add_shorts(a5, lookup(table, words + 5))
+            a6 = add_shorts(a6, lookup(table, words + 6))
+            a7 = add_shorts(a7, lookup(table, words + 7))
             table += TABLE
             words += 8
         store_shorts(out + 4 * VECTOR, a4)
@@ -174,18 +173,16 @@ def sum_bits(table, words, stop, bits, out):
         store_shorts(out + 7 * VECTOR, a7)
     elif bits > 2:
         while words < stop:
-            word = load_word(words)
-            a0 = add_shorts(a0, lookup(table, word, 0))
-            a1 = add_shorts(a1, lookup(table, word, 1))
-            a2 = add_shorts(a2, lookup(table, word, 2))
-            a3 = add_shorts(a3, lookup(table, word, 3))
+            a0 = add_shorts(a0, lookup(table, words))
+            a1 = add_shorts(a1, lookup(table, words + 1))
+            a2 = add_shorts(a2, lookup(table, words + 2))
+            a3 = add_shorts(a3, lookup(table, words + 3))
             table += TABLE
             words += 8
     else:
         while words < stop:
-            word = load_word(words)
-            a0 = add_shorts(a0, lookup(table, word, 0))
-            a1 = add_shorts(a1, lookup(table, word, 1))
+            a0 = add_shorts(a0, lookup(table, words))
+            a1 = add_shorts(a1, lookup(table, words + 1))
             table += TABLE
             words += 8
     store_shorts(out, a0)

@@ -4,8 +4,9 @@ Independent noise of cells adds to one Gaussian per read with variance σ²·Σ 
 Gaussian of a read is (a[i + j] + b[k + j])/√2 in lane j of 32 columns (in the order of `lane_of`), with a and b two
 fixed tables of shuffled normal quantiles and i, k taken from a hash of (seed, chip, layer, copy, array, row group,
 columns, digit; image, position). It depends on nothing else: not on batch, thread, device or order. Its marginal is
-normal to within the tables' 2^15 quantiles. Two reads of one column draw the same value of a table with probability
-2^−15, of both tables with 2^−30.
+normal to within the tables' 2^11 quantiles. Two reads of one column draw the same value of a table with probability
+2^−11, of both tables with 2^−22. The tables are that small so that they stay in the first-level cache beside the sums
+that are looked up there; neighbouring entries are uncorrelated by construction (`_white`).
 
 On the narrow grid every step is an integer or a single float32 operation in a stated order, so every engine and
 device gives the same bits.
@@ -25,7 +26,7 @@ from crossloom.simulate.devices import generator
 
 LANES = 32
 """Columns that share one hash."""
-POOL = 1 << 15
+POOL = 1 << 11
 """Entries of one table."""
 UNIT = 4096
 """Sum of two entries that stands for one standard deviation."""
@@ -38,12 +39,26 @@ GOLDEN = 0x9E3779B97F4A7C15
 MIX_1, MIX_2, MIX_3 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93
 
 
+def _white(values: Int16[np.ndarray, " entries"], rng: np.random.Generator) -> Int16[np.ndarray, " entries"]:
+    """The values shuffled such that their cyclic autocorrelation vanishes at every lag.
+
+    A shuffle leaves correlations of 1/√entries between neighbours. The spectrum is made flat and the values put back in
+    the order of what comes out, again and again (Schreiber and Schmitz 1996).
+    """
+    x = rng.permutation(values)
+    for _ in range(100):
+        spectrum = np.fft.rfft(x - x.mean())
+        flat = np.fft.irfft(spectrum / np.maximum(np.abs(spectrum), 1e-9), len(x))
+        x = np.sort(values)[np.argsort(np.argsort(flat))]
+    return np.asarray(x)
+
+
 @cache
 def pools() -> Int16[np.ndarray, "2 entries"]:
     """The two tables, each repeated by `LANES` entries at its end: normal quantiles times UNIT/√2, shuffled."""
     quantiles = ndtri((np.arange(POOL) + 0.5) / POOL)
     values = np.rint(quantiles / quantiles.std() * (UNIT / np.sqrt(2))).astype(np.int16)
-    both = np.stack([generator(0, "normal quantiles", i).permutation(values) for i in range(2)])
+    both = np.stack([_white(values, generator(0, "normal quantiles", i)) for i in range(2)])
     return np.ascontiguousarray(np.concatenate([both, both[:, :LANES]], axis=1))
 
 
