@@ -111,7 +111,7 @@ def resnet(*columns: float) -> Sets:
 
 MNIST = TrainingConfig(
     epochs=1, batch_size=256, optimiser="adam", lr=1e-3, weight_decay=0.0, schedule="constant",
-    augment=Augment(padding=1), precision="bf16-mixed", validate_every=100, checkpoint_every=2,
+    augment=Augment(padding=1), precision="bf16-mixed", validate_every=100, checkpoint_every=1,
 )  # fmt: skip
 CIFAR = TrainingConfig(
     epochs=1, lr=0.01, weight_decay=5e-4, schedule="constant", precision="bf16-mixed", validate_every=10,

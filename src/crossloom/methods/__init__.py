@@ -1,6 +1,7 @@
 """Co-design methods: one file each, found by name; a package adds one through `crossloom.methods`."""
 
-from crossloom.methods.admm import ADMM, Residuals, Rho
+from crossloom.methods.admm import ADMM
+from crossloom.methods.admm_state import Residuals, Rho
 from crossloom.methods.approximation import Approximation, Setting
 from crossloom.methods.block_pruning import BlockMask, BlockPruning
 from crossloom.methods.constraints import (

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from crossloom.errors import InputError
+from crossloom.methods.admm_state import Residuals, Rho, Target, rho_from
 from crossloom.methods.constraints import Constraint, constraint, intersected
 from crossloom.methods.level_quantiser import LevelQuantiser
 from crossloom.methods.levels import Levels
@@ -36,107 +36,6 @@ if TYPE_CHECKING:
 
 Spec = Constraint | Mapping[str, Any]
 """A set, or what a recipe says of one (`crossloom.methods.constraints.constraint`)."""
-
-
-@dataclass(frozen=True)
-class Rho:
-    """The penalty's weight: multiplied at every update, up to a limit.
-
-    Attributes:
-        start: of the first period, 1/(units of W² per unit of loss). Typical: 1e-4 to 1e-3.
-        factor: at every update. Typical: 1.2 to 2.
-        limit: never above. Typical: 0.9.
-        balance: only grow while the primal residual is more than this many times the dual one (Boyd et al., section
-            3.4.1, take 10); None: always.
-    """
-
-    start: float = 1e-3
-    factor: float = 1.6
-    limit: float = 0.9
-    balance: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            InputError: not 0 < start ≤ limit, a factor below 1, or a balance that is not positive.
-        """
-        if not 0 < self.start <= self.limit:
-            raise InputError("admm.rho.start", self.start, f"above 0 and at most the limit {self.limit}", "0.001")
-        if self.factor < 1:
-            raise InputError("admm.rho.factor", self.factor, "at least 1", "1.6")
-        if self.balance is not None and self.balance <= 0:
-            raise InputError("admm.rho.balance", self.balance, "a positive number, or none", "10.0")
-
-    def after(self, rho: float, primal: float, dual: float) -> float:
-        """ρ after an update with these residuals."""
-        grows = self.balance is None or primal > self.balance * dual
-        return min(rho * self.factor, self.limit) if grows else rho
-
-
-@dataclass(frozen=True)
-class Residuals:
-    """Of one set of one layer after one update, relative to ‖W‖.
-
-    Attributes:
-        update: number of the update, from 0.
-        layer: name.
-        constraint: the set's name.
-        rho: of the period that ended.
-        primal: ‖W − Y‖/‖W‖, how far the weight is from the set.
-        dual: ρ‖Y − Y_before‖/‖W‖, how far the point of the set moved.
-    """
-
-    update: int
-    layer: str
-    constraint: str
-    rho: float
-    primal: float
-    dual: float
-
-
-@dataclass(eq=False)
-class Target:
-    """A constrained layer.
-
-    Attributes:
-        name: of the module.
-        module: anything with a `weight`.
-        structures, levels: its sets, structures first.
-        points: Y of every set.
-        duals: U of every set, scaled.
-        mask: what the structures left, from `harden` on.
-        scale: of the levels, from `harden` on.
-        latent: the optimiser's weight while the network sees the projected one.
-    """
-
-    name: str
-    module: nn.Module
-    structures: tuple[Constraint, ...]
-    levels: Levels | None
-    points: list[Tensor] = field(default_factory=list)
-    duals: list[Tensor] = field(default_factory=list)
-    mask: Tensor | None = None
-    scale: Tensor | None = None
-    latent: Tensor | None = None
-
-    @property
-    def sets(self) -> tuple[Constraint, ...]:
-        """All sets, the levels last."""
-        return self.structures + (() if self.levels is None else (self.levels,))
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The layer's weight."""
-        found = self.module.weight
-        assert isinstance(found, nn.Parameter)
-        return found
-
-    def mapped(self) -> Tensor:
-        """The weight with its mask, on its levels."""
-        assert self.mask is not None
-        weight = self.weight.detach() * self.mask
-        return weight if self.levels is None or self.scale is None else self.levels.at(weight, self.scale)
 
 
 class ADMM(Method):
@@ -190,7 +89,7 @@ class ADMM(Method):
         for name, share in (("retrain", retrain), ("distillation", distillation)):
             if not 0 <= share <= 1:
                 raise InputError(f"admm.{name}", share, "a share from 0 to 1", str(min(max(share, 0.0), 1.0)))
-        self.rho_schedule = rho if isinstance(rho, Rho) else _rho(rho or {})
+        self.rho_schedule = rho if isinstance(rho, Rho) else rho_from(rho or {})
         self.rho = self.rho_schedule.start
         self.every, self.retrain, self.restart, self.flow = every, retrain, restart, flow
         self.teacher, self.distillation, self.temperature = teacher, distillation, temperature
@@ -273,16 +172,16 @@ class ADMM(Method):
                 torch.stack([y - u for y, u in zip(t.points, t.duals, strict=True)]).sum(0).mul_(self.rho)
                 for t in self.targets
             ]
-        live = [(t.weight, p, len(t.sets)) for t, p in zip(self.targets, self._pull, strict=True)]
-        live = [(w, p, n) for w, p, n in live if w.grad is not None]
-        if not live:
-            return
-        gradients = [w.grad for w, _, _ in live]
-        for count in {n for _, _, n in live}:
-            some = [i for i, (_, _, n) in enumerate(live) if n == count]
-            weights = [live[i][0].detach() for i in some]
-            torch._foreach_add_([gradients[i] for i in some], weights, alpha=self.rho * count)
-        torch._foreach_sub_(gradients, [p for _, p, _ in live])
+        live = [
+            (t.weight.detach(), t.weight.grad, p, len(t.sets))
+            for t, p in zip(self.targets, self._pull, strict=True)
+            if t.weight.grad is not None
+        ]
+        for count in {sets for *_, sets in live}:
+            some = [(w, g, p) for w, g, p, sets in live if sets == count]
+            weights, gradients, pulls = ([parts[i] for parts in some] for i in range(3))
+            torch._foreach_add_(gradients, weights, alpha=self.rho * count)
+            torch._foreach_sub_(gradients, pulls)
 
     @torch.no_grad()
     def _start(self) -> None:
@@ -435,15 +334,3 @@ class ADMM(Method):
             self._silence()
         self.rho, self.updates, self._pull = state["rho"], state["updates"], None
         self.history = [Residuals(**record) for record in state["history"]]
-
-
-def _rho(given: Mapping[str, Any]) -> Rho:
-    """A schedule from what a recipe says.
-
-    Raises:
-        InputError: an unknown field.
-    """
-    for name in given:
-        if name not in Rho.__dataclass_fields__:
-            raise InputError.choice("admm.rho", name, Rho.__dataclass_fields__)
-    return Rho(**given)

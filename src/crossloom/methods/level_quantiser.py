@@ -19,9 +19,12 @@ class LevelQuantiser(WeightQuantiser):
         layer: whose latent weight lies on it.
     """
 
+    level_scale: Tensor
+    layer: Conv2d | Linear
+
     def __init__(self, levels: Levels, layer: Conv2d | Linear) -> None:
         super().__init__(QuantiserConfig(bits=levels.bits, per_channel=levels.per_channel))
-        object.__setattr__(self, "layer", layer)
+        self.__dict__["layer"] = layer  # a reference, not a child: the layer holds this quantiser
         self.levels = levels
         shape = (layer.weight.shape[0], *[1] * (layer.weight.dim() - 1)) if levels.per_channel else ()
         self.register_buffer("level_scale", torch.full(shape, levels.scale or 1.0, dtype=torch.float64))
