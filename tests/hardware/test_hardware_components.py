@@ -4,7 +4,7 @@ import math
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossloom.errors import InputError
@@ -157,6 +157,7 @@ class TestScaling:
             assert part.area / base.area == pytest.approx(size / 1200)
 
     @pytest.mark.parametrize("name", COMPLETE)
+    @settings(deadline=None)
     @given(st.integers(4, 15))
     def test_more_converter_bits_never_cost_less(self, name, bits):
         less = components(load("isaac", {"components": name, "array.b_adc": bits}))["adc"]
