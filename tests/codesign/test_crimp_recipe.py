@@ -46,7 +46,7 @@ def test_the_recipe_runs_is_kept_and_counts_its_arrays(tmp_path, data, monkeypat
     assert all(m.disturbance is None and not len(m.shaping) for m in woven_layers(found.module).values())
     chip = load("crimp-isaac", {
         "array.rows": 64, "array.active_rows": 64, "array.columns": 96, "array.encoding": "differential",
-        "array.columns_per_adc": 96,
+        "array.columns_per_adc": 96, "array.flip": False,
     })  # fmt: skip
     compiled = CompiledChip(map_program(lower(found.graph), chip))
     assert compiled.crossbars == found.figures["harden-0.3"]["keep-zero-blocks"]["blocks"] == 5

@@ -212,13 +212,14 @@ class Study:
             float_training=None if weights is not None else self.plan.float_training,
         )  # fmt: skip
         self.kept = Kept(self.folder / "measured", request.progress)
-        self._trained: dict[tuple[Phase, ...], Trained] = {}
+        self._trained: dict[str, Trained] = {}
 
     def trained(self, *phases: Phase) -> Trained:
         """The network after some phases."""
-        if phases not in self._trained:
-            self._trained[phases] = self.course.run(phases)
-        return self._trained[phases]
+        key = digest({"phases": [phase.plain() for phase in phases]})
+        if key not in self._trained:
+            self._trained[key] = self.course.run(phases)
+        return self._trained[key]
 
     # -- networks -----------------------------------------------------------------------------------------------
 
@@ -316,7 +317,8 @@ class Study:
 
     def arrays(self, found: Trained) -> int:
         """Arrays that the network takes on the chip."""
-        chip = load(CHIP, {"array.encoding": self.plan.recipe.cells.encoding})
+        encoding = self.plan.recipe.cells.encoding
+        chip = load(CHIP, {"array.encoding": encoding, "array.flip": encoding == "offset"})
         return map_program(lower(found.graph), chip).crossbars
 
     def dense_arrays(self) -> int:

@@ -168,11 +168,15 @@ class Normals:
 
 def places(count: int) -> tuple[int, list[int]]:
     """(count, random starts in the bank) of the runs that make up `count` numbers."""
+    if count <= BANK:  # one run that does not reach the bank's end, so that no copy is made
+        return count, torch.randint(0, BANK - count + 1, (1,)).tolist()
     return count, torch.randint(0, BANK, (-(-count // BANK),)).tolist()
 
 
 def cut(bank: Tensor, count: int, starts: list[int]) -> Tensor:
     """`count` numbers of a bank in runs from `starts`, around its end."""
+    if len(starts) == 1:
+        return bank[starts[0] : starts[0] + count]
     runs = []
     for start in starts:
         size = min(count, BANK)

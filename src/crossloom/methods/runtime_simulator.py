@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
@@ -33,21 +33,45 @@ CHUNK = 1 << 20
 """Reads of one batched product: about what a core's cache holds in 32 bits."""
 
 
+def allocated(
+    weights: Float[Tensor, "outputs rows"], code: WeightCode, cells: ArrayCells
+) -> Bool[Tensor, "down across"]:
+    """Which array-sized blocks hold a weight other than 0: only those get an array."""
+    height, width = cells.rows, cells.columns // code.columns
+    held = F.pad(weights != 0, (0, -weights.shape[1] % height, 0, -len(weights) % width))
+    return held.reshape(held.shape[0] // width, width, -1, height).any(3).any(1).T
+
+
+def spread(blocks: Bool[Tensor, "down across"], rows: int, outputs: int, code: WeightCode, cells: ArrayCells) -> Tensor:
+    """A flag per block as one per weight, (rows, outputs)."""
+    width = cells.columns // code.columns
+    return blocks.repeat_interleave(cells.rows, 0)[:rows].repeat_interleave(width, 1)[:, :outputs]
+
+
 def deviations(
     weights: Float[Tensor, "outputs rows"], code: WeightCode, cells: ArrayCells, draw: Draw, place: str
 ) -> Float[Tensor, SLICES]:
     """What every cell reads beyond its level; 0 in blocks of zero weights, which get no array."""
-    height, width = cells.rows, cells.columns // code.columns
     target = levels(weights, code)
     a, b = draw(target, place)
     found = torch.addcmul(b, a, target)
-    rows, outputs = weights.shape[1], weights.shape[0]
-    padded = F.pad(weights.T != 0, (0, -outputs % width, 0, -rows % height))
-    alive = padded.view(padded.shape[0] // height, height, -1, width).any(3).any(1)
-    if bool(alive.all()):
-        return found
-    keep = alive.repeat_interleave(height, 0)[:rows].repeat_interleave(width, 1)[:, :outputs]
-    return found * keep
+    blocks = allocated(weights, code, cells)
+    return found if bool(blocks.all()) else found * spread(blocks, *found.shape[1:], code, cells)
+
+
+def summed_deviation(
+    weights: Float[Tensor, "outputs rows"], code: WeightCode, cells: ArrayCells, draw: Draw, place: str
+) -> Float[Tensor, "rows outputs"]:
+    """Σ_s gain_s · `deviations`_s, slice by slice without ever holding all of them."""
+    w = weights.T.to(torch.int16).contiguous()
+    a, b = draw(weights.new_empty(1).expand(code.columns, *w.shape), place)
+    parts = {"value": w + code.zero, "plus": w.clamp_min(0), "minus": (-w).clamp_min(0)}
+    found = torch.zeros(w.shape, dtype=weights.dtype, device=w.device)
+    for s, piece in enumerate(code.slices):
+        level = ((parts[piece.part] >> piece.field.lsb) & ((1 << piece.field.width) - 1)).to(weights.dtype)
+        found.add_(torch.addcmul(b[s], a[s], level), alpha=piece.gain)
+    blocks = allocated(weights, code, cells)
+    return found if bool(blocks.all()) else found.mul_(spread(blocks, *found.shape, code, cells))
 
 
 def read_error(
@@ -72,7 +96,7 @@ def read_error(
     blocks = -(-rows // height)
     cells = F.pad(deviation, (0, 0, 0, blocks * height - rows)).permute(1, 0, 2)
     cells = cells.reshape(blocks, height, slices * outputs)
-    codes = F.pad(x, (0, blocks * height - rows)).to(torch.int32)
+    codes = F.pad(x, (0, blocks * height - rows)).to(torch.int32).contiguous()
     wide = torch.float64 if deviation.dtype == torch.float64 else torch.float32
     worth = torch.tensor([f.weight for f in digits], dtype=deviation.dtype, device=x.device).repeat(blocks)
     gain = torch.tensor(gains, dtype=wide, device=x.device)
@@ -142,28 +166,22 @@ class RuntimeSimulator(nn.Module):
         code = self.cells.code(quantiser.bits, None if quantiser.config.symmetric else int(zero))
         weights = torch.round(weight / step).flatten(1)
         step = step.reshape(-1, 1) if step.dim() else step
-        exact = self.reads[self.training] == "exact"
-        found = deviations(weights.to(self.dtype) if exact else weights, code, self.cells, self.draw, self.place)
-        gains = [s.gain for s in code.slices]
         digits = fields(format.bits, 1, format.signed)
-        if exact:
+        gains = [s.gain for s in code.slices]
+        if self.reads[self.training] == "exact":
+            found = deviations(weights.to(self.dtype), code, self.cells, self.draw, self.place)
             vectors, back = unfolded(layer, torch.round(x.float() / format.scale))
             with torch.autocast(x.device.type, enabled=False):
                 added = read_error(vectors, found, gains, digits, self.cells.rows)
             return back(added * (step.reshape(-1) * format.scale).to(added.dtype)).to(weight.dtype)
-        summed = torch.einsum("skn,s->nk", found, torch.tensor(gains, dtype=found.dtype, device=x.device))
-        added = layer._apply_layer(x, (summed * step).view_as(weight), None)
-        blocks = self._blocks(found)
+        found = summed_deviation(weights, code, self.cells, self.draw, self.place)
+        added = layer._apply_layer(x, (found.T * step).view_as(weight), None)
+        down = allocated(weights, code, self.cells).sum(0)  # arrays that every output sums over
+        per_output = down.repeat_interleave(self.cells.columns // code.columns)[: len(weights)]
         variance = sum(g * g for g in gains) * sum(f.weight**2 for f in digits) / 12
-        deviation = (blocks * variance).sqrt() * step.reshape(-1) * format.scale
+        deviation = (per_output * variance).sqrt() * step.reshape(-1) * format.scale
         shape = (1, -1) + (1,) * (added.dim() - 2) if isinstance(layer, Conv2d) else (-1,)
         return added + self.normals(added) * deviation.view(shape).to(added.dtype)
-
-    def _blocks(self, deviation: Float[Tensor, SLICES]) -> Float[Tensor, " outputs"]:
-        """Arrays that every output sums over."""
-        any_cell = (deviation != 0).any(0)
-        padded = F.pad(any_cell, (0, 0, 0, -len(any_cell) % self.cells.rows))
-        return padded.view(-1, self.cells.rows, padded.shape[1]).any(1).sum(0).to(deviation.dtype)
 
     def disturb(self, layer: Any, x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
         """The product with the arrays' error; y itself while the layer is not quantised or the simulator is off."""

@@ -1,0 +1,67 @@
+"""Every row that CRIMP's training gives, on a handful of images: what is asked for is made, kept and said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from crossloom.codesign import crimp_training, phases
+from crossloom.codesign.crimp import command
+from crossloom.codesign.crimp_rows import CURVE, FIGURE, HEIGHT, NOISY, OURS, PRUNED, Rows
+from crossloom.codesign.crimp_training import PLANS, Study
+from crossloom.codesign.reproduce import Request
+from crossloom.errors import InputError
+from crossloom.training import DataSet, Normalisation
+from crossloom.training.readers import Split
+
+
+def some_digits(*_: object) -> DataSet:
+    """Random images in MNIST's shape: the left half is bright for odd labels."""
+    generator = torch.Generator().manual_seed(0)
+
+    def half(count: int) -> Split:
+        labels = torch.arange(count) % 10
+        images = torch.randint(0, 100, (count, 1, 28, 28), generator=generator)
+        images[labels % 2 == 1, :, :, :14] += 120
+        return Split(images.to(torch.uint8), labels)
+
+    return DataSet("some", tuple("0123456789"), half(40), half(20), Normalisation((0.1,), (0.3,)))
+
+
+def test_all_rows_are_made_and_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(crimp_training, "open_data", some_digits)
+    monkeypatch.setattr(crimp_training, "CHIPS", 2)
+    request = Request("lenet5-caffe", epochs=4, limit=6, runs=tmp_path)
+    study = Study(request)
+    rows = list(Rows(study, command(request), "cpu").all())
+    plan = PLANS["lenet5-caffe"]
+    tables = [row.table for row in rows]
+    assert tables.count(PRUNED) == 5 and tables.count(FIGURE) == 2
+    assert tables.count(NOISY) == len(plan.noisy) + len(plan.dense) and tables.count(OURS) == len(plan.noisy)
+    assert tables.count(CURVE) == len(plan.adapted) + len(plan.unadapted) and tables.count(HEIGHT) == len(plan.heights)
+    assert len({(r.table, r.row, r.metric) for r in rows}) == len(rows), "no row hides another"
+    by = {row.metric: row for row in rows}
+    assert by["crossbars"].ours == plan.recipe.keep_arrays == 9
+    assert by["crossbars before pruning"].ours == 185, "21 weights of 7 bits in sign and magnitude to an array"
+    assert by["crossbar sparsity"].ours >= plan.sparsity
+    assert {row.command for row in rows} == {"crossloom reproduce crimp --network lenet5-caffe --limit 6 --epochs 4"}
+    assert all(row.budget.images in (0, 6, 20) and row.budget.epochs >= 1 for row in rows)
+    assert all((row.spread is not None) == (row.table in (NOISY, CURVE, HEIGHT, OURS)) for row in rows)
+    assert all("7-bit weights, differential code" in row.row for row in rows)
+
+    def again(*_: object, **__: object) -> None:
+        pytest.fail("done twice")
+
+    monkeypatch.setattr(phases, "fit", again)
+    monkeypatch.setattr(crimp_training.CompiledChip, "accuracy", again)
+    monkeypatch.setattr(Study, "_helped", again)
+    assert list(Rows(Study(request), command(request), "cpu").all()) == rows
+
+
+def test_what_is_asked_for_wrongly(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(crimp_training, "open_data", some_digits)
+    with pytest.raises(InputError, match="--epochs"):
+        Study(Request("lenet5-caffe", epochs=-1, runs=tmp_path))
+    monkeypatch.delenv("CROSSLOOM_WEIGHTS", raising=False)
+    with pytest.raises(InputError, match="akamaster_resnet56"):
+        Study(Request("resnet56", runs=tmp_path))
