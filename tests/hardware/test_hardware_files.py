@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossloom.errors import InputError
@@ -52,6 +52,7 @@ class TestUnits:
     def test_conversion(self, value, unit, expected, si):
         assert to_si(value, unit, expected, "x") == pytest.approx(si, rel=1e-13)
 
+    @settings(deadline=None)
     @given(st.floats(1e-3, 1e6).map(lambda x: float(f"{x:.6g}")))
     def test_a_quantity_and_its_si_value_give_the_same_chip(self, kiloohms):
         written = load("crimp-isaac", {"device.r_on": 1.0, "device.r_off": f"{kiloohms + 1} kohm"})
