@@ -4,13 +4,13 @@ Every case times both in turn, so that a ratio (`extra_info["ratio"]`) is of one
 """
 
 import copy
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+from crossloom.codesign.bench import Case, measure
 from crossloom.frontend import calibrate, convert, lower
 from crossloom.hardware import load
 from crossloom.mapping import cut, map_program
@@ -22,24 +22,13 @@ from tests.simulate.exact_cases import make_array, make_layer
 ROUNDS = 10
 
 
-def seconds(function: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """The best of several runs, after one to warm up."""
-    function()
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
 def compare(benchmark, ours: Callable[[], object], theirs: Callable[[], object]) -> None:
-    """Record the ratio of best times, the yardstick timed before and after."""
-    before = seconds(theirs)
+    """Record the median ratio of ours to the yardstick's runs just before and after, as `crossloom bench` does."""
+    case = Case("", "", 0, lambda: (ours, theirs))
+    found = measure(case)
     benchmark.pedantic(ours, rounds=ROUNDS, warmup_rounds=1)
-    yardstick = min(before, seconds(theirs))
-    benchmark.extra_info["yardstick_ms"] = round(yardstick * 1e3, 3)
-    benchmark.extra_info["ratio"] = round(benchmark.stats.stats.min / yardstick, 2)
+    benchmark.extra_info["yardstick_ms"] = round(found.yardstick_seconds * 1e3, 3)
+    benchmark.extra_info["ratio"] = round(found.ratio, 2)
 
 
 ARRAYS = {

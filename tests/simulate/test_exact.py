@@ -240,3 +240,18 @@ def test_engines_are_found_and_refused_by_name() -> None:
     mapping = cut(layer, make_array(adc_range="calibrated"))
     with pytest.raises(InputError, match="calibration"):
         kernel("crossbar", mapping)
+
+
+@pytest.mark.parametrize("low", [0.0, -3.0])
+def test_row_groups_without_a_set_bit(low: float) -> None:
+    """They are left out where their code is 0, and read where it is not."""
+    array = make_array(rows=64, active_rows=16, adc_range="calibrated", b_adc=5)
+    rng = np.random.default_rng(7)
+    layer = make_layer(InputTransform.identity(64), 3, rng)
+    mapping = cut(layer, array)
+    x = codes(layer.input_format, (1100, 64), rng)
+    x[:, 16:48] = 0
+    x[:, 48:] &= 3
+    adc = Adc.of(5, 0.7, low)
+    found = kernel("crossbar", mapping, calibration=Calibration({"layer": adc}))(x)
+    assert np.array_equal(found.numpy(), accumulate(mapping, adc, x.numpy().astype(np.int64)))

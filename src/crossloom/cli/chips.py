@@ -210,6 +210,12 @@ def bench(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="WORD", help="Cases whose name has this word; repeatable.")
     ] = None,
+    roofline: Annotated[
+        bool, typer.Option("--roofline", help="Instead, one layer's operations and their floor on this machine.")
+    ] = False,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="On one thread, by processor time: for a machine that other work slows down.")
+    ] = False,
     threads: o.Threads = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -220,26 +226,36 @@ def bench(
     Let nothing else run meanwhile.
 
     [dim]crossloom bench
-    crossloom bench --only ResNet --json[/dim]
+    crossloom bench --only ResNet --json
+    crossloom bench --roofline --cpu[/dim]
     """
+    import time
+
     from crossloom.cli.screen import Screen
     from crossloom.codesign.bench import measure, record, select
     from crossloom.codesign.config import Machine
     from crossloom.codesign.machine import environment
     from crossloom.codesign.machine import threads as with_threads
 
-    cases, rows = select(only or ()), []
+    threads, clock = (1, time.process_time) if cpu else (threads, time.perf_counter)
+    cases, rows, floors = select(only or ()), [], []
     with Screen(quiet) as screen, with_threads(threads):
+        if roofline:
+            from crossloom.codesign.roofline import rooflines
+
+            floors = rooflines(clock)
+            cases = []
         screen.begin("bench", f"{len(cases)} cases")
         for i, case in enumerate(cases):
             screen.tick(i, len(cases))
-            rows.append(record(measure(case)))
+            rows.append(record(measure(case, clock)))
     whole = {"measurements": rows, "environment": environment(Machine(device="cpu", threads=threads))}
+    whole |= {"roofline": floors} if roofline else {}
 
     def view() -> Any:
         from crossloom.cli import views
 
-        return views.measurements(rows)
+        return views.rooflines(floors) if roofline else views.measurements(rows)
 
     return Output(whole, view)
 

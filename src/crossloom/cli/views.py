@@ -138,6 +138,21 @@ def measurements(rows: Sequence[dict[str, Any]]) -> RenderableType:
     return table
 
 
+def rooflines(rows: Sequence[dict[str, Any]]) -> RenderableType:
+    """Operations, rates and floors."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim")
+    for heading in ("layer", "counted in"):
+        table.add_column(heading)
+    for heading in ("operations", "a second", "floor", "measured", "distance", "floor/GEMM"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        times = (f"{1e3 * row[key]:.3g} ms" for key in ("floor", "seconds"))
+        numbers = (f"{row['operations']:.3g}", f"{row['rate']:.3g}")
+        against = f"{row['floor'] / row['gemm_seconds']:.2f} ×"
+        table.add_row(row["rung"], row["unit"], *numbers, *times, f"{row['distance']:.2f} ×", against)
+    return table
+
+
 def networks(records: Sequence[dict[str, Any]]) -> RenderableType:
     """Networks with their size."""
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")

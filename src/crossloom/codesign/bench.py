@@ -1,14 +1,15 @@
 """How fast the engines are on this machine, as ratios measured in one run: `crossloom bench`.
 
-Every case times ours and its yardstick in turn on the same inputs; the yardstick is timed before and after, and the
-best of each counts. Ratios travel between machines better than seconds do.
+Every case runs ours and its yardstick in turn on the same inputs, again and again; each run of ours is compared with
+the runs of the yardstick just before and after, and the median of those ratios counts. Ratios travel between machines
+better than seconds do, and a median between neighbours survives a machine that other work slows down for a while.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from crossloom.weave import Format, Input, InputTransform, OutputTransform, Prog
 
 POSITIONS, ROWS, COLUMNS = 1024, 1152, 256
 """The layer of issue and paper tables: 1024 input vectors, 1152 inputs (3·3·128), 256 outputs."""
-ROUNDS = 5
+ROUNDS, SECONDS = (5, 40), 2.0
+"""Fewest and most rounds of a case, and the time within which there may be more than the fewest."""
 SERIAL = {
     "array.rows": 128, "array.columns": 128, "array.active_rows": 128, "array.b_cell": 1, "array.b_dac": 1,
     "array.b_adc": 6, "array.encoding": "offset", "array.adc_range": "full", "array.flip": False,
@@ -43,42 +45,29 @@ class Measurement:
     Attributes:
         case: what was run.
         yardstick: what it is compared with.
-        seconds, yardstick_seconds: best times.
-        ratio: ours over the yardstick.
+        seconds, yardstick_seconds: median times.
+        ratio: ours over the yardstick, the median over rounds.
         goal: the ratio to stay below.
+        rounds: how many there were.
     """
 
     case: str
     yardstick: str
     seconds: float
     yardstick_seconds: float
+    ratio: float
     goal: float
-
-    @property
-    def ratio(self) -> float:
-        """Ours over the yardstick."""
-        return self.seconds / self.yardstick_seconds
+    rounds: int
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case: a pair of functions, made when its turn comes."""
+    """A case: ours and its yardstick, made when its turn comes; a yardstick may be a time in seconds."""
 
     name: str
     yardstick: str
     goal: float
-    build: Callable[[], tuple[Callable[[], object], Callable[[], object]]]
-
-
-def best_time(function: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Seconds of the fastest of several calls, after one to warm up."""
-    function()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    build: Callable[[], tuple[Callable[[], object], Callable[[], object] | float]]
 
 
 def one_layer() -> Program:
@@ -100,7 +89,7 @@ def chip(**changes: Any) -> Chip:
     return load("isaac", overrides={**SERIAL, **changes})
 
 
-def _layer(rung: str, **changes: Any) -> Callable[[], object]:
+def layer_on(rung: str, **changes: Any) -> Callable[[], object]:
     """The layer on a rung, without the cost of making input codes."""
     executor = Executor(map_program(one_layer(), chip(**changes)), rung)
     codes = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (POSITIONS, ROWS), dtype=np.uint8))
@@ -157,42 +146,40 @@ def _network(name: str, rung: str, batch: int, **changes: Any) -> tuple[Callable
     return lambda: executor.run(x), float_forward
 
 
-def _transfer() -> tuple[Callable[[], object], Callable[[], object]]:
+def _transfer() -> tuple[Callable[[], object], float]:
     from crossloom.simulate.parasitic import effective_conductances
 
     array = chip(**WIRES).array
     g = np.random.default_rng(0).uniform(1e-6, 1e-4, (128, 128))
-
-    def yardstick() -> None:  # the goal is a time: 60 ms
-        time.sleep(0.06)
-
-    return lambda: effective_conductances(g, array), yardstick
+    return lambda: effective_conductances(g, array), 0.06
 
 
 GEMM, FORWARD = "its fp32 GEMM", "the fp32 forward pass"
 CASES: tuple[Case, ...] = (
-    Case("exact layer, 6-bit converter", GEMM, 4, lambda: (_layer("crossbar"), gemm())),
-    Case("exact layer, 2-bit cells", GEMM, 4, lambda: (_layer("crossbar", **{"array.b_cell": 2}), gemm())),
-    Case("exact layer, lossless converter", GEMM, 1.5, lambda: (_layer("crossbar", **{"array.b_adc": 8}), gemm())),
-    Case("exact layer, 6-bit converter", "slice-by-slice GEMMs", 1, lambda: (_layer("crossbar"), sliced_gemms(False))),
+    Case("exact layer, 6-bit converter", GEMM, 4, lambda: (layer_on("crossbar"), gemm())),
+    Case("exact layer, 2-bit cells", GEMM, 4, lambda: (layer_on("crossbar", **{"array.b_cell": 2}), gemm())),
+    Case("exact layer, lossless converter", GEMM, 1.5, lambda: (layer_on("crossbar", **{"array.b_adc": 8}), gemm())),
+    Case(
+        "exact layer, 6-bit converter", "slice-by-slice GEMMs", 1, lambda: (layer_on("crossbar"), sliced_gemms(False))
+    ),
     Case("ResNet-20, exact, 6-bit converter", FORWARD, 6, lambda: _network("resnet20", "crossbar", 64)),
     Case(
         "ResNet-20, exact, lossless converter", FORWARD, 1.5,
         lambda: _network("resnet20", "crossbar", 64, **{"array.b_adc": 8}),
     ),
     Case("VGG8, exact, 6-bit converter", FORWARD, 6, lambda: _network("vgg8", "crossbar", 32)),
-    Case("analog layer, programming variation", GEMM, 20, lambda: (_layer("analog", **VARIATION), gemm())),
+    Case("analog layer, programming variation", GEMM, 20, lambda: (layer_on("analog", **VARIATION), gemm())),
     Case(
         "analog layer, programming variation", "slice-by-slice GEMMs", 1 / 3,
-        lambda: (_layer("analog", **VARIATION), sliced_gemms(True)),
+        lambda: (layer_on("analog", **VARIATION), sliced_gemms(True)),
     ),
     Case(
         "analog layer, read noise too", "without read noise", 1.5,
-        lambda: (_layer("analog", **VARIATION, **{"device.read_noise": 0.02}), _layer("analog", **VARIATION)),
+        lambda: (layer_on("analog", **VARIATION, **{"device.read_noise": 0.02}), layer_on("analog", **VARIATION)),
     ),
     Case(
         "parasitic layer, 1 Ω wires", "the analog layer", 1.2,
-        lambda: (_layer("parasitic", **VARIATION, **WIRES), _layer("analog", **VARIATION)),
+        lambda: (layer_on("parasitic", **VARIATION, **WIRES), layer_on("analog", **VARIATION)),
     ),
     Case("transfer matrix of a 128 × 128 array", "60 ms", 1, _transfer),
     Case("ResNet-20, analog", FORWARD, 20, lambda: _network("resnet20", "analog", 32, **VARIATION)),
@@ -213,15 +200,35 @@ def select(words: Iterable[str]) -> Sequence[Case]:
     return [case for case in CASES if not wanted or any(w.lower() in case.name.lower() for w in wanted)]
 
 
-def measure(case: Case, rounds: int = ROUNDS) -> Measurement:
-    """Time one case."""
+def measure(case: Case, clock: Callable[[], float] = time.perf_counter) -> Measurement:
+    """Time one case.
+
+    Args:
+        case: which.
+        clock: seconds; `time.process_time` on one thread leaves out what other programs take.
+    """
     ours, theirs = case.build()
-    before = best_time(theirs, rounds)
-    seconds = best_time(ours, rounds)
-    yardstick = min(before, best_time(theirs, rounds))
-    return Measurement(case.name, case.yardstick, seconds, yardstick, case.goal)
+
+    def taken(what: Callable[[], object] | float) -> float:
+        if isinstance(what, float):
+            return what
+        start = clock()
+        what()
+        return clock() - start
+
+    taken(ours)
+    taken(theirs)
+    yardstick, mine = [taken(theirs)], list[float]()
+    begin = time.perf_counter()
+    while len(mine) < ROUNDS[0] or (len(mine) < ROUNDS[1] and time.perf_counter() - begin < SECONDS):
+        mine.append(taken(ours))
+        yardstick.append(taken(theirs))
+    before = np.array(yardstick)
+    ratio = np.median(2 * np.array(mine) / (before[:-1] + before[1:]))
+    times = float(np.median(mine)), float(np.median(before))
+    return Measurement(case.name, case.yardstick, *times, float(ratio), case.goal, len(mine))
 
 
 def record(measurement: Measurement) -> dict[str, Any]:
     """A line as plain data."""
-    return {**asdict(replace(measurement)), "ratio": measurement.ratio, "met": measurement.ratio <= measurement.goal}
+    return {**asdict(measurement), "met": measurement.ratio <= measurement.goal}

@@ -156,8 +156,8 @@ def finish(values, high, scale, offset, denominator, narrow, added, out):
 
 @njit(**OPTIONS)
 def read_columns_task(
-    task, packed, unit_start, step_start, steps, rows, slot_start, slots, digits, sizes, converter, count, adc, added,
-    pattern, out,
+    task, packed, driven, unit_start, unit_group, step_start, steps, rows, slot_start, slots, digits, sizes,
+    converter, count, adc, added, pattern, out,
 ):  # fmt: skip
     """One task of `read_columns`."""
     digit_bits, vectors, height = packed.shape[1], packed.shape[2], packed.shape[3]
@@ -178,6 +178,8 @@ def read_columns_task(
         w[slot:total] = ZERO
         slab = packed_address + PLANE * height * (chunk * digit_bits * vectors + v)
         for unit in range(unit_start[block], unit_start[block + 1]):
+            if not driven[chunk, v, unit_group[unit]]:
+                continue
             read_unit(
                 steps, step_start[unit], step_start[unit + 1], slab, next_bit, digit_bits, rows_address, converter,
                 p, p + 8 * counters, p + 8 * slot, sizes,
@@ -212,8 +214,8 @@ def read_columns_task(
 
 @njit(parallel=True, **OPTIONS)
 def read_columns(
-    packed, unit_start, step_start, steps, rows, slot_start, slots, digits, sizes, converter, count, adc, added,
-    pattern, out,
+    packed, driven, unit_start, unit_group, step_start, steps, rows, slot_start, slots, digits, sizes,
+    converter, count, adc, added, pattern, out,
 ):  # fmt: skip
     """Every read of a layer: counts, converter, shift-and-add, digital corrections.
 
@@ -221,6 +223,8 @@ def read_columns(
 
     Args:
         packed: see `planes`.
+        driven: bool (chunks, vectors, row groups): false where every read's code is 0.
+        unit_group: the row group that each unit reads.
         unit_start: units of each block of outputs; a unit's steps share counters.
         step_start, steps: int64 (S, 8): piece of `counters`, first of its rows in `rows`, place of row number 0,
             counter to continue, counter to write, which of the unit's two reads to add the count to or −1 if the
@@ -239,8 +243,8 @@ def read_columns(
     """
     for task in prange(packed.shape[0] * (len(unit_start) - 1)):
         read_columns_task(
-            np.int64(task), packed, unit_start, step_start, steps, rows, slot_start, slots, digits, sizes, converter,
-            count, adc, added, pattern, out,
+            np.int64(task), packed, driven, unit_start, unit_group, step_start, steps, rows, slot_start, slots, digits,
+            sizes, converter, count, adc, added, pattern, out,
         )  # fmt: skip
 
 

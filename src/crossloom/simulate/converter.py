@@ -83,6 +83,37 @@ class Converter:
             logic.store(target, j, value)
 
 
+class _Tally(Logic):
+    """Counts what the code would do."""
+
+    def __init__(self) -> None:
+        self.constants = {0: (0,), 1: (1,)}
+        self.count = 0
+
+    def _made(self, cost: int = 1) -> Any:
+        self.count += cost
+        return (2, self.count)
+
+    def load(self, address: Any, plane: int) -> Any:
+        return (3, address, plane)
+
+    def store(self, address: Any, plane: int, value: Any) -> None:
+        pass
+
+    def gate(self, name: str, *planes: Any) -> Any:
+        return self._made()
+
+    def full_adder(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        return self._made(), self._made()
+
+
+def operations(converter: Converter) -> int:
+    """Register operations of one converter's code on a processor with ternary logic; a full adder is two."""
+    tally = _Tally()
+    converter.emit(tally, 0, 1)
+    return tally.count
+
+
 @intrinsic
 def _convert(typingctx, p, target, configuration):
     """Add the code of the read at p to the accumulator at target; `configuration` is a `Converter` as JSON."""

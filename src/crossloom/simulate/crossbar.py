@@ -69,6 +69,7 @@ class _Crossbar:
         converter = Converter.of(adc, self.plan.largest_read, int(self.plan.slot_reads.max(initial=1)))
         self.read_planes, self.slot_planes = converter.planes, converter.accumulator
         self.converter = compiled(converter)
+        self.silent = int(adc.code(np.zeros(1, np.int64))[0]) == 0
         self._sizes(mapping, converter.top)
 
     def _sizes(self, mapping: LayerMapping, top_code: int) -> None:
@@ -154,7 +155,10 @@ class _Crossbar:
             planes.pack_rows(z, np.arange(self.rows), *bands)
         added = np.empty((len(p.correction_start) - 1, count), out.numpy().dtype)
         columns.correct(sums, p.correction_start, p.correction_band, p.corrections.astype(added.dtype), added)
+        driven = np.ones((len(packed), packed.shape[2], len(p.groups)), bool)
+        if self.silent:
+            planes.find_ones(packed, p.groups, driven)
         columns.read_columns(
-            packed, p.unit_start, p.step_start, p.steps, p.rows, p.slot_start, p.slots, self.digits, sizes,
-            self.converter.address, p.count, self.numbers, added, p.pattern, out.numpy(),
+            packed, driven, p.unit_start, p.unit_group, p.step_start, p.steps, p.rows, p.slot_start, p.slots,
+            self.digits, sizes, self.converter.address, p.count, self.numbers, added, p.pattern, out.numpy(),
         )  # fmt: skip

@@ -25,6 +25,8 @@ class Plan:
         pattern: of every output, its digital corrections; `correction_start`, `correction_band` and `corrections`
             say what those are, as in `columns.correct`.
         largest_read: the largest read there can be.
+        groups, unit_group: int64 (G, 2), first and last place of the rows that are driven at once; which of them a
+            unit reads.
     """
 
     unit_start: np.ndarray
@@ -46,6 +48,8 @@ class Plan:
     per_block: int
     outputs: int
     largest_read: int
+    groups: np.ndarray
+    unit_group: np.ndarray
 
 
 def plan(mapping: LayerMapping) -> Plan:
@@ -65,7 +69,8 @@ def plan(mapping: LayerMapping) -> Plan:
     bands: dict[tuple[int, ...], np.ndarray] = {}
     numbers: dict[tuple[int, ...], int] = {}
     reads, corrections = [np.zeros((0, 4), np.int64)], [np.zeros((0, 3), np.int64)]
-    units, steps, rows = [np.zeros((0, 2), np.int64)], [np.zeros((0, FIELDS), np.int64)], [np.zeros(0, np.uint8)]
+    groups: dict[tuple[int, int], int] = {}
+    units, steps, rows = [np.zeros((0, 3), np.int64)], [np.zeros((0, FIELDS), np.int64)], [np.zeros(0, np.uint8)]
     largest = number = at = height = 0
     for block in mapping.blocks:
         cells, core_rows, columns = mapping.cells(block), mapping.core_rows(block), mapping.core_columns(block)
@@ -85,7 +90,8 @@ def plan(mapping: LayerMapping) -> Plan:
             zeros = places[first : first + len(levels) : SEGMENT] - 1
             made = schedule(levels, output // per_block, zeros, array.b_cell, direct, number)
             made[1][:, 1] += at
-            units.append(made[0])
+            driven = int(places[first]), int(places[first + len(levels) - 1])
+            units.append(np.insert(made[0], 2, groups.setdefault(driven, len(groups)), 1))
             steps.append(made[1])
             rows.append(made[2])
             at += len(made[2])
@@ -98,7 +104,9 @@ def plan(mapping: LayerMapping) -> Plan:
     np.add.at(count, read[:, 1], (read[:, 3] << shift[read[:, 2]]) * weight)
     names, slot = np.unique(read, axis=0, return_inverse=True)
     slot_start = np.searchsorted(names[:, 0], np.arange(math.ceil(outputs / per_block) + 1))
-    unit_start, step_start, step = _by_block(np.concatenate(units), np.concatenate(steps), len(slot_start) - 1)
+    unit_start, unit_group, step_start, step = _by_block(
+        np.concatenate(units), np.concatenate(steps), len(slot_start) - 1
+    )
     done = step[:, 7] >= 0
     step[done, 7] = (slot.reshape(-1) - slot_start[read[:, 0]])[step[done, 7]]
     pattern, *terms = _patterns(np.concatenate(corrections), outputs)
@@ -122,6 +130,8 @@ def plan(mapping: LayerMapping) -> Plan:
         per_block=per_block,
         outputs=outputs,
         largest_read=largest,
+        groups=np.array(list(groups), np.int64).reshape(-1, 2),
+        unit_group=unit_group,
     )
 
 
@@ -131,14 +141,17 @@ def _places(rows: int, active: int) -> np.ndarray:
     return np.asarray(row + 1 + row // active * -(-active // SEGMENT) + row % active // SEGMENT)
 
 
-def _by_block(units: np.ndarray, steps: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Units and their steps block after block: bounds of every block's units and of every unit's steps, steps."""
+def _by_block(
+    units: np.ndarray, steps: np.ndarray, blocks: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Block after block: bounds of a block's units, the units' groups, bounds of their steps, steps."""
     order = np.argsort(units[:, 0], kind="stable")
     lengths = units[order, 1]
     first = (np.cumsum(units[:, 1]) - units[:, 1])[order]
     step_start = np.concatenate([[0], np.cumsum(lengths)])
     index = np.arange(step_start[-1]) + np.repeat(first - step_start[:-1], lengths)
-    return np.searchsorted(units[order, 0], np.arange(blocks + 1)), step_start, np.ascontiguousarray(steps[index])
+    unit_start = np.searchsorted(units[order, 0], np.arange(blocks + 1))
+    return unit_start, units[order, 2], step_start, np.ascontiguousarray(steps[index])
 
 
 def _patterns(corrections: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

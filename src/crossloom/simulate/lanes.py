@@ -193,21 +193,21 @@ class Logic:
                 return y
             if self.known(x) == 1 and self.known(y) is not None:
                 return self.constant(1 - int(self.known(y) or 0))
-        return self.builder.xor(a, b)
+        return self.gate("xor", a, b)
 
     def both(self, a: Any, b: Any) -> Any:
         """a ∧ b."""
         for x, y in ((a, b), (b, a)):
             if self.known(x) is not None:
                 return y if self.known(x) else x
-        return self.builder.and_(a, b)
+        return self.gate("and_", a, b)
 
     def either(self, a: Any, b: Any) -> Any:
         """a ∨ b."""
         for x, y in ((a, b), (b, a)):
             if self.known(x) is not None:
                 return x if self.known(x) else y
-        return self.builder.or_(a, b)
+        return self.gate("or_", a, b)
 
     def add(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
         """Full adder: (sum, carry)."""
@@ -217,6 +217,14 @@ class Logic:
         if self.known(planes[0]) == 1:
             half = self.xor(planes[1], planes[2])
             return self.xor(half, self.constant(1)), self.either(planes[1], planes[2])
+        return self.full_adder(a, b, c)
+
+    def gate(self, name: str, a: Any, b: Any) -> Any:
+        """`and_`, `or_` or `xor` of two planes that are not constant."""
+        return getattr(self.builder, name)(a, b)
+
+    def full_adder(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        """(sum, carry) of planes that are not constant."""
         if _has_ternary_logic():
             return _ternary_call(self.builder, 0x96, a, b, c), _ternary_call(self.builder, 0xE8, a, b, c)
         half = self.builder.xor(a, b)

@@ -109,3 +109,23 @@ def pack_rows(z, source, band_rows, places, band_start, layout, packed, sums):
     """Pack rows that are there already: row r is z[source[r]] of z (…, positions); the rest as in `pack_image`."""
     for task in prange(packed.shape[0] * (len(band_start) - 1)):
         pack_rows_task(np.int64(task), z, source, band_rows, places, band_start, layout, packed, sums)
+
+
+@njit(**OPTIONS)
+def holds_ones(packed, chunk, vector, first, last):
+    """True if any bit of the places first … last of one vector is set."""
+    for bit in range(packed.shape[1]):
+        for place in range(first, last + 1):
+            for word in packed[chunk, bit, vector, place]:
+                if word:
+                    return True
+    return False
+
+
+@njit(parallel=True, **OPTIONS)
+def find_ones(packed, groups, found):
+    """Which row groups have any input bit set: found (chunks, vectors, groups), bool; groups as in `Plan`."""
+    for chunk in prange(found.shape[0]):
+        for vector in range(found.shape[1]):
+            for g in range(len(groups)):
+                found[chunk, vector, g] = holds_ones(packed, chunk, vector, groups[g, 0], groups[g, 1])
