@@ -32,7 +32,7 @@ CODE_ERRORS = 0.0472
 """Share of the final layer's converter decisions that are wrong before reorder: that of our first study of this
 network, in which reorder brought it to 3.60 %."""
 CHIPS = 100
-WHOLE_IMAGES = 1000
+WHOLE_IMAGES = 400
 """Test images on each chip where every layer is noisy; the final layer alone runs on all."""
 TABLE = ((0.0, 0.25), (1.0, 0.6), (2.0, 0.8), (3.0, 0.9), (4.0, 1.0), (7.0, 1.15))
 """Relative σ of the per-level law: a sense amplifier's floor and a growth that saturates. Ours: no table is at hand."""
