@@ -29,7 +29,7 @@ from crossloom.simulate.parasitic import Wires, effective_conductances
 from crossloom.training import build_network
 from crossloom.weave import Format, Input, InputTransform, OutputTransform, Program, Rescale, Woven, WovenLayer
 
-ROUNDS = 5
+ROUNDS = 8
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, GAP = 268, 216, 46, 40, 30, 14
 """Of one panel of the plot, in SVG units: outside, and its margins."""
 COLOURS = ("#0b8a8f", "#c2571a", "#6b4fa0")
@@ -108,7 +108,7 @@ def measure() -> list[Series]:
     arrays, solved, vectors, chips = (
         (4, 8, 16, 32, 64),
         (4, 8, 16, 32),
-        (512, 1024, 2048, 4096, 8192),
+        (1024, 2048, 4096, 8192, 16384),
         (1, 2, 5, 10, 20),
     )
     made = []
@@ -127,7 +127,7 @@ def table(series: Sequence[Series]) -> str:
     for one in series:
         for i, (count, seconds) in enumerate(zip(one.counts, one.seconds, strict=True)):
             exponent = f"{one.exponent:.2f}" if i == 0 else ""
-            each = f"{1e6 * seconds / count:.4g} µs"
+            each = f"{1e3 * seconds / count:.4g} ms"
             lines.append(f"| {one.panel} | {one.name} | {count} | {1e3 * seconds:.4g} ms | {each} | {exponent} |")
     return "\n".join(lines)
 
