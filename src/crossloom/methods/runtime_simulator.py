@@ -42,10 +42,12 @@ def allocated(
     return held.reshape(held.shape[0] // width, width, -1, height).any(3).any(1).T
 
 
-def spread(blocks: Bool[Tensor, "down across"], rows: int, outputs: int, code: WeightCode, cells: ArrayCells) -> Tensor:
-    """A flag per block as one per weight, (rows, outputs)."""
+def spread(
+    blocks: Bool[Tensor, "down across"], like: Float[Tensor, "rows outputs"], code: WeightCode, cells: ArrayCells
+) -> Bool[Tensor, "rows outputs"]:
+    """A flag per block as one per weight."""
     width = cells.columns // code.columns
-    return blocks.repeat_interleave(cells.rows, 0)[:rows].repeat_interleave(width, 1)[:, :outputs]
+    return blocks.repeat_interleave(cells.rows, 0)[: len(like)].repeat_interleave(width, 1)[:, : like.shape[1]]
 
 
 def deviations(
@@ -56,7 +58,7 @@ def deviations(
     a, b = draw(target, place)
     found = torch.addcmul(b, a, target)
     blocks = allocated(weights, code, cells)
-    return found if bool(blocks.all()) else found * spread(blocks, *found.shape[1:], code, cells)
+    return found if bool(blocks.all()) else found * spread(blocks, found[0], code, cells)
 
 
 def summed_deviation(
@@ -71,7 +73,7 @@ def summed_deviation(
         level = ((parts[piece.part] >> piece.field.lsb) & ((1 << piece.field.width) - 1)).to(weights.dtype)
         found.add_(torch.addcmul(b[s], a[s], level), alpha=piece.gain)
     blocks = allocated(weights, code, cells)
-    return found if bool(blocks.all()) else found.mul_(spread(blocks, *found.shape, code, cells))
+    return found if bool(blocks.all()) else found.mul_(spread(blocks, found, code, cells))
 
 
 def read_error(
