@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from crossloom.codesign.aat_shapes import DATA, shape_rows
@@ -54,19 +55,23 @@ PAPER = {
 NAMES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
 SEARCH_IMAGES = 512
 """Training images of the sensitivity pass."""
-SEARCHED, SWEEP = (
-    "Least-loss plan at the paper's reduction, fine-tuned like the dense network",
-    "Orders and groups: every layer that they fit, fine-tuned like the dense network",
+SEARCHED, VARIED, SWEEP = (
+    "Least-loss plan at the paper's reduction, trained on like the dense network",
+    "The plan otherwise, a quarter of the epochs",
+    "Orders and groups: every layer that they fit, a quarter of the epochs",
 )
+SHORT = 0.25
+"""Share of the dense network's second training that rows of the last two tables take."""
 SWEPT = ((1, 3), (1, 5), (1, 9), (1, 16), (2, 4), (2, 6), (2, 10), (2, 16), (3, 7), (3, 13))
 """(order, n) of the figure."""
 ORDERS = {1: "linear", 2: "quadratic", 3: "cubic"}
 VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
     "moments rounded to 8 bits": {"growth": 0},
     "index basis": {"basis": "index"},
     "random start": {"initialisation": "random"},
 }
-"""The plan again with another choice of the method's."""
+"""The plan again with another choice of the method's, on LeNet-5."""
 
 
 def make(request: Request) -> ResultsFile:
@@ -122,19 +127,23 @@ def searched_plan(study: Study, reduction: float) -> Plan:
 
 
 def study_of(request: Request) -> Study:
-    """The dense network, trained."""
+    """The dense network: trained in float, then trained on with quantisation by the same recipe.
+
+    Trials take the second training's place, so a plan and the dense network have seen as many images at as high rates.
+    """
     overrides, _ = chip_of(request)
     config = configure(
         request.network, request.data or DATA, CHIP, overrides=overrides, epochs=request.epochs,
         train_images=request.train_images, machine=request.machine,
         images={"crossbar": request.limit} if request.limit is not None else None,
     )  # fmt: skip
+    config = config.model_copy(update={"finetuning": config.training})
     folder = request.runs / f"aat-{request.network}-{config.data.name}-{config.hash[:8]}"
     return Study(config, folder, request.progress, request.fresh, command(request))
 
 
 def trained_rows(request: Request) -> list[Row]:
-    """Dense, the searched plan and its variants; for LeNet-5 off CIFAR the sweep of the figure as well."""
+    """Dense and the searched plan; for LeNet-5 the plan's variants, on MNIST the sweep of the figure as well."""
     published, data = PAPER[request.network], request.data or DATA
     study = study_of(request)
     where = f"{published.name}, {NAMES.get(data, data)}"
@@ -144,16 +153,14 @@ def trained_rows(request: Request) -> list[Row]:
     rows.chip(SEARCHED, f"{where}, dense", dense, dense)
     found = study.trial("plan", method, request.limit)
     rows.chip(SEARCHED, f"{where}, plan", found, dense, published.reduction if data == DATA else None)
-    rows.add(SEARCHED, f"{where}, plan", "predicted rise of the loss before fine-tuning", "", None, plan.loss, 0)
-    for name, changes in VARIANTS.items():
-        rows.chip(
-            SEARCHED, f"{where}, plan, {name}", study.trial(name.replace(" ", "-"), changed(method, changes), 0), dense
-        )
-    if data == "mnist":
-        for order, n in SWEPT:
-            method = {"layers": uniform(study, Setting(order=order, group=n))}
-            found = study.trial(f"order-{order}-group-{n}", method, 0)
-            rows.chip(SWEEP, f"{where}, {ORDERS[order]}, n = {n}", found, dense)
+    rows.add(SEARCHED, f"{where}, plan", "predicted rise of the loss, untrained", "", plan.loss, epochs=0)
+    for name, changes in VARIANTS.items() if request.network == "lenet5" else ():
+        found = study.trial(name.replace(" ", "-"), changed(method, changes), 0, share=SHORT)
+        rows.chip(VARIED, f"{where}, {name}", found, dense)
+    for order, n in SWEPT if data == "mnist" else ():
+        method = {"layers": uniform(study, Setting(order=order, group=n))}
+        found = study.trial(f"order-{order}-group-{n}", method, 0, share=SHORT)
+        rows.chip(SWEEP, f"{where}, {ORDERS[order]}, n = {n}", found, dense)
     return rows.made
 
 
@@ -184,37 +191,36 @@ class Rows:
         self.made: list[Row] = []
 
     def add(
-        self, table: str, row: str, metric: str, unit: str, paper: float | None, ours: float, images: int
+        self, table: str, row: str, metric: str, unit: str, ours: float, *, epochs: int, images: int = 0,
+        paper: float | None = None,
     ) -> None:  # fmt: skip
-        """One number."""
+        """One number; `epochs` are those of the second training."""
         config, result = self.study.config, self.study.result
         assert config.training is not None
-        assert config.finetuning is not None
+        budget = Budget(epochs=config.training.epochs + epochs, images=images, device=device(result))
         self.made.append(
             Row(
                 table=table, row=row, metric=metric, unit=unit, paper=paper, ours=float(f"{ours:.7g}"), spread=None,
-                budget=Budget(
-                    epochs=config.training.epochs + config.finetuning.epochs, images=images, device=device(result)
-                ),
-                command=command(self.request), config_hash=config.hash,
+                budget=budget, command=command(self.request), config_hash=config.hash,
             )
         )  # fmt: skip
 
     def chip(self, table: str, row: str, found: Figures, dense: Figures, paper: float | None = None) -> None:
         """Everything measured of a chip, beside the dense one."""
-        accuracy, images = found["accuracy"], found["images"]
-        self.add(table, row, "crossbars", "arrays", None, found["crossbars"], 0)
+        add, images = partial(self.add, table, row, epochs=found["epochs"]), found["images"]
+        exact = 100 * found["accuracy"]["integer"]
+        add("crossbars", "arrays", found["crossbars"])
         if found is not dense:
             saved = 100 * (1 - found["crossbars"] / dense["crossbars"])
-            self.add(table, row, "reduction of crossbars", "%", paper, saved, 0)
-        for rung in ("integer", "crossbar"):
-            if rung in accuracy:
-                self.add(table, row, f"accuracy, {rung}", "%", None, 100 * accuracy[rung], images[rung])
+            add("reduction of crossbars", "%", saved, paper=paper)
+        add("accuracy, integer", "%", exact, images=images["integer"])
+        if "crossbar" in images:
+            add("accuracy, crossbar", "%", 100 * found["accuracy"]["crossbar"], images=images["crossbar"])
         if found is not dense:
-            drop = 100 * (dense["accuracy"]["integer"] - accuracy["integer"])
-            self.add(table, row, "drop, dense − approximated, integer", "points", None, drop, images["integer"])
+            drop = 100 * dense["accuracy"]["integer"] - exact
+            add("drop, dense − approximated, integer", "points", drop, images=images["integer"])
         for metric, key, unit in COSTS:
-            self.add(table, row, metric, unit, None, found["cost"][key], 0)
+            add(metric, unit, found["cost"][key])
 
 
 def device(record: Result) -> str:

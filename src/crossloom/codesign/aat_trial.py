@@ -1,13 +1,14 @@
 """One network under one approximation plan: projected from the dense network, fine-tuned, compiled, measured.
 
-Every trial of a study starts from the same dense float network and is fine-tuned with the recipe that fine-tunes the
-dense one, so that accuracies compare. Each is kept in a folder of its own and resumes.
+Every trial of a study starts from the same dense float network and is trained on with the recipe that the dense one is
+trained on with, quantised, so that accuracies compare. Each is kept in a folder of its own and resumes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from crossloom.frontend import calibrate, convert
 from crossloom.hardware import Action, Chip
 from crossloom.hardware.components import components
 from crossloom.methods import Approximation
-from crossloom.training import checkpoint_path, fit, load_weights
+from crossloom.training import TrainingConfig, checkpoint_path, fit, load_weights
 
 Figures = dict[str, Any]
 """What is measured of one chip: accuracies (fractions), images, crossbars, cost."""
@@ -73,26 +74,38 @@ class Study:
     def dense(self) -> Figures:
         """The dense network's figures."""
         chip = self.job.chip
-        found = {"accuracy": self.result.accuracy, "images": self.result.images}
+        found = {"accuracy": self.result.accuracy, "images": self.result.images, "epochs": self.schedule().epochs}
         return {**found, **self._cost("dense-cost", chip)}
 
     def converted(self) -> fx.GraphModule:
         """The dense float network with quantisers, not calibrated."""
         return convert(self.job.network, torch.zeros(2, *self.job.data.image_shape), self.config.quantisation)
 
-    def trial(self, name: str, method: Mapping[str, Any], limit: int | None = None) -> Figures:
+    def schedule(self, share: float = 1.0) -> TrainingConfig:
+        """Training of a trial: the dense network's fine-tuning, or a share of its epochs."""
+        whole = self.config.finetuning
+        assert whole is not None
+        return whole.updated(epochs=max(1, math.ceil(share * whole.epochs)))
+
+    def trial(
+        self, name: str, method: Mapping[str, Any], limit: int | None = None, *, share: float = 1.0
+    ) -> Figures:  # fmt: skip
         """The network under a plan.
 
         Args:
             name: of the folder, in words.
             method: options of `Approximation`.
             limit: test images of the crossbar rung, 0 to leave it out; None: all.
+            share: of the dense network's epochs of fine-tuning.
         """
-        said = json.dumps([self.config.hash, method], sort_keys=True)
+        schedule = self.schedule(share)
+        said = json.dumps([self.config.hash, method, schedule.epochs], sort_keys=True)
         folder = self.folder / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
         kept = Kept(folder, self.progress)
         with threads(self.config.machine.threads):
-            trained = kept.part("trained", f"{name}: fine-tuning", lambda: self._train(folder, method))
+            trained = kept.part(
+                "trained", f"{name}: {schedule.epochs} epochs", lambda: self._train(folder, method, schedule)
+            )
             kept.part("compiled", f"{name}: compile", lambda: self._compile(folder, method))
             chip = CompiledChip.load(folder / CHIP)
             found: Figures = {"accuracy": {"fine-tuned": trained["accuracy"]}, "images": {}}
@@ -103,7 +116,7 @@ class Study:
                 made = outputs(chip, rung, self.job.data, images, path=path, tick=self.progress.tick)
                 found["accuracy"][rung], found["images"][rung] = made.accuracy, made.images
             found |= self._cost(f"{folder.name}/cost", chip)
-        return {**found, "rows": trained["rows"], "folder": folder.name}
+        return {**found, "rows": trained["rows"], "epochs": schedule.epochs, "folder": folder.name}
 
     def _woven(self, method: Mapping[str, Any]) -> tuple[fx.GraphModule, Approximation]:
         """The network, projected and calibrated, before fine-tuning."""
@@ -112,11 +125,10 @@ class Study:
         calibrate(module, self.job.calibration)
         return module, approximation
 
-    def _train(self, folder: Path, method: Mapping[str, Any]) -> dict[str, Any]:
+    def _train(self, folder: Path, method: Mapping[str, Any], schedule: TrainingConfig) -> dict[str, Any]:
         module, approximation = self._woven(method)
-        assert self.config.finetuning is not None
         fitted = fit(
-            module, self.job.data, placed(self.config.finetuning, self.config.machine), folder / "quantised",
+            module, self.job.data, placed(schedule, self.config.machine), folder / "quantised",
             resume=checkpoint_path(folder / "quantised").is_file(), progress=self.progress.bars,
         )  # fmt: skip
         return {"accuracy": fitted.accuracy, "epochs": fitted.epochs, **approximation.finish(module)}
