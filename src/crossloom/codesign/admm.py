@@ -13,6 +13,7 @@ from crossloom.codesign.admm_course import AdmmCourse
 from crossloom.codesign.admm_engine import ENGINE, compared
 from crossloom.codesign.admm_points import RECIPES, Point, Recipe
 from crossloom.codesign.evaluation import outputs
+from crossloom.codesign.folder import locked
 from crossloom.codesign.machine import check, threads
 from crossloom.codesign.plugins import open_data
 from crossloom.codesign.reproduce import Reproduction, Request, published_weights
@@ -39,7 +40,7 @@ def make(request: Request) -> ResultsFile:
         weights = request.weights
     if request.train_images is not None:
         data = data.subset(request.train_images, 0)
-    with threads(request.machine.threads):
+    with threads(request.machine.threads), locked(request.runs / f"{ADMM.paper}-{request.network}"):
         course = AdmmCourse(recipe, request, data, load(ENGINE, recipe.overrides), weights)
         rows = list(_rows(course, recipe, request))
     return ResultsFile(paper=ADMM.paper, title=ADMM.title, network=request.network, rows=tuple(rows))
@@ -82,14 +83,15 @@ def _rows(course: AdmmCourse, recipe: Recipe, request: Request) -> Iterator[Row]
     for reached in course.run():
         point, name = reached.point, f"{recipe.title}: {reached.point.name}, {reached.bits}-bit"
         common = (reached.epochs, 0, reached.key)
-        yield row(PRUNED, name, "weights over weights kept", "", point.ratio, reached.ratio, *common)
+        yield row(PRUNED, name, "weights over weights stored", "", point.ratio, reached.stored_ratio, *common)
+        yield row(PRUNED, name, "weights over weights not zero", "", None, reached.ratio, *common)
         value, tried = accuracy(reached.chip, "integer", reached.key)
         paper = _published(point, reached.bits)
         yield row(PRUNED, name, "accuracy, integer", "%", paper, value, reached.epochs, tried, reached.key)
         value, tried = accuracy(reached.chip, "crossbar", reached.key, request.limit or CROSSBAR_IMAGES)
         yield row(PRUNED, name, "accuracy, crossbar", "%", None, value, reached.epochs, tried, reached.key)
         yield row(PRUNED, name, "crossbars of 32 × 32", "arrays", None, reached.chip.crossbars, *common)
-        if reached.residuals is not None:
+        if reached.residuals is not None and reached.bits == max(point.bits):
             for when, residual in zip(("first", "last"), reached.residuals, strict=True):
                 metric = f"primal residual, {when} update"
                 yield row(PRUNED, name, metric, "", None, residual, *common)

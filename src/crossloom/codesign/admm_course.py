@@ -67,8 +67,13 @@ class Reached:
 
     @property
     def ratio(self) -> float:
-        """Weights of the network over weights kept."""
+        """Weights of the network over weights that are not zero."""
         return self.dense / sum(self.kept.values())
+
+    @property
+    def stored_ratio(self) -> float:
+        """Weights of the network over weights that arrays store: zeros in kept rows and columns count as stored."""
+        return self.dense / sum(layer.core.size for layer in self.chip.program.layers)
 
 
 @contextmanager
