@@ -13,7 +13,7 @@ from crossloom.codesign import Machine, Silent, configure
 from crossloom.codesign.aat import PAPER, changed, command, described, make
 from crossloom.codesign.aat_shapes import compressed, random_program
 from crossloom.codesign.aat_trial import Study, figures
-from crossloom.codesign.plan_search import Plan
+from crossloom.codesign.plans import Plan
 from crossloom.codesign.reproduce import Request, reproduce
 from crossloom.codesign.results import load
 from crossloom.cost import estimate

@@ -15,18 +15,16 @@ import crossloom
 from crossloom.codesign.aat import PAPER, chip_of
 from crossloom.codesign.aat_shapes import largest_reduction, shape_plan, target_of, untrained
 from crossloom.codesign.plan_search import (
-    Option,
-    Plan,
     arrays,
-    assembled,
     crossbar_costs,
     lost_share,
     model_costs,
     nearest,
+    search,
     sensitivity,
     settings_of,
-    solve,
 )
+from crossloom.codesign.plans import Option, Plan, assembled, frontier, smallest_within, solve
 from crossloom.codesign.reproduce import Request
 from crossloom.cost import estimate
 from crossloom.errors import InputError
@@ -103,6 +101,35 @@ def test_a_search_takes_one_limit() -> None:
     for limits in ({}, {"budget": 1.0, "target": 1.0}):
         with pytest.raises(InputError, match="either a budget"):
             solve(options, **limits)
+
+
+@given(problems())
+@settings(deadline=None, max_examples=30)
+def test_the_frontier_goes_down_in_cost_and_up_in_loss(options: dict[str, list[Option]]) -> None:
+    plans = frontier(options, 8)
+    assert plans[0].cost <= plans[0].dense
+    assert plans[-1].cost == sum(min(o.cost for o in found) for found in options.values())
+    for larger, smaller in itertools.pairwise(plans):
+        assert smaller.cost < larger.cost
+        assert smaller.loss >= larger.loss
+        assert larger.loss == brute_force(options, None, larger.cost)
+
+
+@given(st.lists(st.floats(0, 9), min_size=1, max_size=20), st.floats(0, 10))
+@settings(deadline=None, max_examples=60)
+def test_the_smallest_plan_within_an_accuracy_budget(drops: list[float], allowed: float) -> None:
+    drops = [0.0, *sorted(drops)]
+    plans = [Plan({}, float(-i), 1.0, 0.0, 0.0) for i in range(len(drops))]
+    measured: list[int] = []
+
+    def drop(plan: Plan) -> float:
+        measured.append(plans.index(plan))
+        return drops[measured[-1]]
+
+    plan, found = smallest_within(plans, drop, allowed)
+    assert plans.index(plan) == max(i for i, d in enumerate(drops) if d <= allowed)
+    assert found == drops[plans.index(plan)]
+    assert len(measured) <= len(plans).bit_length()
 
 
 def network() -> fx.GraphModule:
@@ -231,3 +258,17 @@ def test_a_plan_is_a_recipe() -> None:
     plan = Plan({"a": None, "b": Setting(order=2, group=5)}, 1.0, 2.0, 0.1, 0.1)
     assert plan.saved == 0.5
     assert Approximation(plan.method_options()).layers == {"b": Setting(order=2, group=5)}
+
+
+def test_a_search_from_end_to_end() -> None:
+    """Least loss at a target, and least cost under a budget that the former keeps: never more."""
+    module = network()
+    generator = torch.Generator().manual_seed(2)
+    batches = [(torch.randn(16, 3, 12, 12, generator=generator), torch.randint(0, 10, (16,), generator=generator))]
+    offered = [Setting(order=1, group=9), Setting(order=2, group=9)]
+    least_loss = search(module, batches, CHIP, saved=0.2, offered=offered)
+    assert least_loss.saved >= 0.2
+    least_cost = search(module, batches, CHIP, budget=least_loss.loss, offered=offered)
+    assert least_cost.cost <= least_loss.cost
+    cheap = search(module, batches, CHIP, objective="area", saved=0.05, offered=offered)
+    assert 0 < cheap.cost <= 0.95 * cheap.dense < 1e-3

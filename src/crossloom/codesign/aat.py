@@ -17,7 +17,8 @@ from crossloom.codesign.aat_shapes import DATA, shape_rows
 from crossloom.codesign.aat_trial import COSTS, Figures, Study
 from crossloom.codesign.config import configure
 from crossloom.codesign.kept import Kept
-from crossloom.codesign.plan_search import Plan, search, settings_of
+from crossloom.codesign.plan_search import search, settings_of
+from crossloom.codesign.plans import Plan
 from crossloom.codesign.record import Result
 from crossloom.codesign.reproduce import Reproduction, Request
 from crossloom.codesign.results import Budget, ResultsFile, Row

@@ -12,7 +12,8 @@ import torch
 from torch import fx, nn
 
 from crossloom.codesign.aat_trial import COSTS, figures
-from crossloom.codesign.plan_search import Plan, approximated, assembled, crossbar_costs, lost_share, settings_of, solve
+from crossloom.codesign.plan_search import approximated, crossbar_costs, lost_share, settings_of
+from crossloom.codesign.plans import Plan, assembled, solve
 from crossloom.codesign.results import Budget, Row
 from crossloom.codesign.targets import random_chip
 from crossloom.compiled import quantisation_for

@@ -2,10 +2,8 @@
 
 Every layer has options: dense, or an order and a group. An option has a cost (crossbars exactly; area, energy or
 latency as the change it makes in the cost model when no other layer changes) and a loss (the rise of the loss on
-calibration images when this layer alone is projected). Both are taken to add up over layers. Choosing one option a
-layer is then a multiple-choice knapsack problem, which HiGHS solves to its optimum: no plan of these options has a
-lower predicted value. What is near and not exact is the adding up, so callers report what the plan really costs
-(`Plan.cost` is predicted, `crossbars` is exact) and what it really loses after fine-tuning.
+calibration images when this layer alone is projected). Both are taken to add up over layers, and `plans.solve` finds
+the best choice. The predicted cost in crossbars is exact; all else is to be measured, the loss after fine-tuning.
 """
 
 from __future__ import annotations
@@ -13,15 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, fx, nn
 
+from crossloom.codesign.plans import Option, Plan, assembled, solve
 from crossloom.errors import InputError
 from crossloom.frontend import lower
 from crossloom.hardware import Array, Chip
@@ -45,88 +43,28 @@ SETTINGS: tuple[Setting, ...] = (
 """Options that a search offers every layer besides dense, as far as they fit it."""
 
 
-@dataclass(frozen=True)
-class Option:
-    """One way to hold one layer.
+def options_of(
+    network: fx.GraphModule,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    chip: Chip,
+    objective: Objective | Literal["crossbars"] = "crossbars",
+    offered: Iterable[Setting] = SETTINGS,
+) -> dict[str, list[Option]]:
+    """Every layer's options with their costs and losses: the sensitivity pass and the counting.
 
-    Attributes:
-        setting: of the approximation; None for dense.
-        cost: in units of the objective, as part of the network's.
-        loss: predicted rise of the loss.
+    Args:
+        network: converted and calibrated, dense, trained.
+        batches: calibration images and labels.
+        chip: the hardware.
+        objective: what is to be small.
+        offered: settings that every layer may take, besides dense.
     """
-
-    setting: Setting | None
-    cost: float
-    loss: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A choice of one option a layer.
-
-    Attributes:
-        layers: setting by layer name, None for dense.
-        cost: predicted, in units of the objective, sum of the layers.
-        dense: the same with every layer dense.
-        loss: predicted rise of the loss.
-        bound: no choice of these options has a lower minimised quantity (cost under a budget, loss at a target).
-    """
-
-    layers: dict[str, Setting | None]
-    cost: float
-    dense: float
-    loss: float
-    bound: float
-
-    @property
-    def saved(self) -> float:
-        """Fraction of the dense cost saved."""
-        return 1 - self.cost / self.dense
-
-    def method_options(self) -> dict[str, dict[str, Any]]:
-        """The `layers` option of the method `approximation`."""
-        return {name: s.model_dump() for name, s in self.layers.items() if s is not None}
-
-
-def solve(options: Mapping[str, Sequence[Option]], *, budget: float | None = None, target: float | None = None) -> Plan:
-    """The best choice of one option a layer: least cost with loss ≤ `budget`, or least loss with cost ≤ `target`.
-
-    Solved to optimality by branch and bound (HiGHS through `scipy.optimize.milp`, relative gap 0). A layer's first
-    option is its dense one.
-
-    Raises:
-        InputError: not exactly one of budget and target; or no choice that meets it (the message says what would).
-    """
-    if (budget is None) == (target is None):
-        raise InputError("plan", (budget, target), "either a budget of the loss or a target of the cost")
-    flat = [(name, option) for name, found in options.items() for option in found]
-    cost, loss = np.array([o.cost for _, o in flat]), np.array([o.loss for _, o in flat])
-    names = list(options)
-    one = np.array([[float(owner == name) for owner, _ in flat] for name in names])
-    minimised, limited, limit = (cost, loss, budget) if target is None else (loss, cost, target)
-    least = sum(min(o.loss if target is None else o.cost for o in found) for found in options.values())
-    assert limit is not None
-    slack = 1e-9 * max(1.0, abs(limit))
-    if least > limit + slack:
-        field, what = ("budget", "loss") if target is None else ("target", "cost")
-        raise InputError(f"plan.{field}", limit, f"at least {least:.6g}, the least {what} of these options")
-    solved = milp(
-        minimised,
-        integrality=np.ones(len(flat)),
-        bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(one, 1, 1), LinearConstraint(limited[None, :], -np.inf, limit + slack)],
-        options={"mip_rel_gap": 0.0},
-    )
-    if solved.x is None or solved.mip_dual_bound is None:
-        raise InputError("plan", limit, f"a problem that the solver can solve ({solved.message})")
-    chosen = {name: option for (name, option), taken in zip(flat, solved.x, strict=True) if taken > 0.5}
-    return Plan(
-        layers={name: chosen[name].setting for name in names},
-        cost=sum(chosen[name].cost for name in names),
-        dense=sum(found[0].cost for found in options.values()),
-        loss=sum(chosen[name].loss for name in names),
-        bound=float(solved.mip_dual_bound),
-    )
+    settings = settings_of(network, offered)
+    if objective == "crossbars":
+        cost = crossbar_costs(network, chip, settings)
+    else:
+        cost = model_costs(network, lower(network), chip, settings, objective)
+    return assembled(settings, cost, sensitivity(network, batches, settings))
 
 
 def search(
@@ -139,7 +77,7 @@ def search(
     budget: float | None = None,
     offered: Iterable[Setting] = SETTINGS,
 ) -> Plan:
-    """A plan for a network: sensitivity pass, costs, and the integer program.
+    """The best plan for a network under one limit.
 
     Args:
         network: converted and calibrated, dense, trained.
@@ -153,13 +91,8 @@ def search(
     Raises:
         InputError: not exactly one of `saved` and `budget`, or one that no plan meets.
     """
-    options = settings_of(network, offered)
-    if objective == "crossbars":
-        cost = crossbar_costs(network, chip, options)
-    else:
-        cost = model_costs(network, lower(network), chip, options, objective)
-    found = assembled(options, cost, sensitivity(network, batches, options))
-    dense = sum(of_layer[0] for of_layer in cost.values())
+    found = options_of(network, batches, chip, objective, offered)
+    dense = sum(options[0].cost for options in found.values())
     return solve(found, budget=budget, target=None if saved is None else dense * (1 - saved))
 
 
@@ -346,22 +279,3 @@ def batch_statistics(network: nn.Module) -> Any:
 def _loss(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
     total = sum(float(F.cross_entropy(network(x), y, reduction="sum")) for x, y in batches)
     return total / sum(len(y) for _, y in batches)
-
-
-def assembled(
-    options: Mapping[str, Sequence[Setting | None]], cost: Mapping[str, list[float]], loss: Mapping[str, list[float]]
-) -> dict[str, list[Option]]:
-    """Options with their costs and losses, for `solve`.
-
-    Left out is what an earlier or smaller option of the layer betters in both, so that a layer stays dense where
-    approximating it saves nothing; the optimum is the same without it.
-    """
-    result = {}
-    for name, settings in options.items():
-        found = [Option(s, c, rise) for s, c, rise in zip(settings, cost[name], loss[name], strict=True)]
-        kept = found[:1]
-        for option in sorted(found[1:], key=lambda o: (o.cost, o.loss)):
-            if not any(other.cost <= option.cost and other.loss <= option.loss for other in kept):
-                kept.append(option)
-        result[name] = kept
-    return result
