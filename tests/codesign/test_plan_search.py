@@ -61,9 +61,14 @@ def brute_force(options: dict[str, list[Option]], budget: float | None, target: 
     return min(values, default=None)
 
 
-@given(problems(), st.integers(0, 200), st.booleans())
-@settings(deadline=None, max_examples=80)
-def test_plans_are_optimal(options: dict[str, list[Option]], limit: int, by_loss: bool) -> None:
+@given(problems(), st.integers(0, 200), st.booleans(), st.sampled_from([2.0**-40, 1.0, 2.0**20]))
+@settings(deadline=None, max_examples=120)
+def test_plans_are_optimal(options: dict[str, list[Option]], whole: int, by_loss: bool, unit: float) -> None:
+    """In any unit, such as square metres (powers of two, so that sums stay exact)."""
+    options = {
+        name: [Option(o.setting, unit * o.cost, unit * o.loss) for o in found] for name, found in options.items()
+    }
+    limit = unit * whole
     budget, target = (limit, None) if by_loss else (None, limit)
     best = brute_force(options, budget, target)
     if best is None:
@@ -72,7 +77,7 @@ def test_plans_are_optimal(options: dict[str, list[Option]], limit: int, by_loss
         return
     plan = solve(options, budget=budget, target=target)
     assert (plan.cost if by_loss else plan.loss) == best
-    assert plan.bound == pytest.approx(best, abs=1e-6)
+    assert plan.bound == pytest.approx(best, abs=1e-5 * unit)
     chosen = [next(o for o in found if o.setting == plan.layers[name]) for name, found in options.items()]
     assert (sum(o.cost for o in chosen), sum(o.loss for o in chosen)) == (plan.cost, plan.loss)
     assert plan.dense == sum(found[0].cost for found in options.values())

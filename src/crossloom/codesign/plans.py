@@ -76,17 +76,21 @@ def solve(options: Mapping[str, Sequence[Option]], *, budget: float | None = Non
     names = list(options)
     one = np.array([[float(owner == name) for owner, _ in flat] for name in names])
     minimised, limited, limit = (cost, loss, budget) if target is None else (loss, cost, target)
-    least = sum(min(o.loss if target is None else o.cost for o in found) for found in options.values())
     assert limit is not None
-    slack = 1e-9 * max(1.0, abs(limit))
-    if least > limit + slack:
+    # The solver's tolerances are absolute: in units of the largest option's cost and loss they are relative.
+    unit, size = (float(np.abs(values).max()) or 1.0 for values in (minimised, limited))
+    least = sum(min(o.loss if target is None else o.cost for o in found) for found in options.values())
+    if least > limit + 1e-9 * size:
         field, what = ("budget", "loss") if target is None else ("target", "cost")
         raise InputError(f"plan.{field}", limit, f"at least {least:.6g}, the least {what} of these options")
     solved = milp(
-        minimised,
+        minimised / unit,
         integrality=np.ones(len(flat)),
         bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(one, 1, 1), LinearConstraint(limited[None, :], -np.inf, limit + slack)],
+        constraints=[
+            LinearConstraint(one, 1, 1),
+            LinearConstraint(limited[None, :] / size, -np.inf, limit / size + 1e-9),
+        ],
         options={"mip_rel_gap": 0.0},
     )
     if solved.x is None or solved.mip_dual_bound is None:
@@ -97,7 +101,7 @@ def solve(options: Mapping[str, Sequence[Option]], *, budget: float | None = Non
         cost=sum(chosen[name].cost for name in names),
         dense=sum(found[0].cost for found in options.values()),
         loss=sum(chosen[name].loss for name in names),
-        bound=float(solved.mip_dual_bound),
+        bound=unit * float(solved.mip_dual_bound),
     )
 
 
