@@ -30,7 +30,7 @@ def report(bits: int, activations: int, rows: int, columns: int) -> CostReport:
     x = torch.rand(8, 128)
     config = crossloom.QuantisationConfig(input=crossloom.QuantiserConfig(bits=activations))
     module = crossloom.convert(nn.Sequential(nn.Linear(128, 24), nn.Linear(24, 2)).eval(), x[:2], config)
-    admm = ADMM({"0": [Filters(columns), Columns(rows), FixedPoint(bits)], "2": [FixedPoint(8)]}, flow=None)
+    admm = ADMM({"0": [Filters(columns), Columns(rows), FixedPoint(bits)], "1": [FixedPoint(8)]}, flow=None)
     admm.prepare(module)
     admm.finish(module)
     crossloom.calibrate(module, [x])
