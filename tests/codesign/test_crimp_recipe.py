@@ -7,7 +7,7 @@ import torch
 
 from crossloom.codesign import phases
 from crossloom.codesign.crimp_recipe import CrimpRecipe
-from crossloom.codesign.crimp_training import PLANS, Noise, computing_reduction, measuring_chip
+from crossloom.codesign.crimp_training import PLANS, Noise, computing_reduction, measuring_chip, unpruned_arrays
 from crossloom.codesign.phases import Course, Phase
 from crossloom.codesign.plugins import open_data
 from crossloom.compiled import CompiledChip
@@ -110,9 +110,10 @@ def test_no_nominal_read_clips_on_the_measuring_chip(rows) -> None:
 
 
 def test_computing_is_reduced_by_fewer_arrays_table_and_multiplier() -> None:
-    power, area = computing_reduction(125, 6)
+    assert unpruned_arrays("lenet5-caffe") == 125
+    power, area = computing_reduction("lenet5-caffe", 6)
     assert power > 125 * 4 / 6 and area > 125 * 4 / 6
-    half = computing_reduction(125, 12)
+    half = computing_reduction("lenet5-caffe", 12)
     assert half[0] == pytest.approx(power / 2) and half[1] == pytest.approx(area / 2)
 
 

@@ -28,6 +28,7 @@ def some_digits(*_: object) -> DataSet:
     return DataSet("some", tuple("0123456789"), half(40), half(20), Normalisation((0.1,), (0.3,)))
 
 
+@pytest.mark.slow
 def test_all_rows_are_made_and_kept(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(crimp_training, "open_data", some_digits)
     monkeypatch.setattr(crimp_training, "CHIPS", 2)
@@ -36,7 +37,7 @@ def test_all_rows_are_made_and_kept(tmp_path, monkeypatch) -> None:
     rows = list(Rows(study, command(request), "cpu").all())
     plan = PLANS["lenet5-caffe"]
     tables = [row.table for row in rows]
-    assert tables.count(PRUNED) == 5 and tables.count(FIGURE) == 2
+    assert tables.count(PRUNED) == 7 and tables.count(FIGURE) == 2
     assert tables.count(NOISY) == len(plan.noisy) + len(plan.dense) and tables.count(OURS) == len(plan.noisy)
     assert tables.count(CURVE) == len(plan.adapted) + len(plan.unadapted) and tables.count(HEIGHT) == len(plan.heights)
     assert len({(r.table, r.row, r.metric) for r in rows}) == len(rows), "no row hides another"

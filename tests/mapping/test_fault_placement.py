@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from crossloom.errors import InputError
 from crossloom.mapping import cut
-from crossloom.mapping.fault_placement import HRS, LRS, damage, place
+from crossloom.mapping.fault_placement import HRS, LRS, damage, filled, place
 from tests.simulate.analog_cases import array_of, layer_of, random_core
 
 
@@ -66,6 +66,33 @@ def test_columns_of_one_array_are_placed_as_well_as_any_permutation(seed) -> Non
     placed = place(mapping, faults, rows=False, rounds=1)
     assert placed.transform.is_identity
     assert damage(cut(placed, mapping.array), faults) == pytest.approx(best)
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=st.integers(1, 10), outputs=st.integers(1, 9), seed=st.integers(0, 99))
+def test_filling_up_adds_no_array_and_lets_a_layer_avoid_faults(rows, outputs, seed) -> None:
+    rng = np.random.default_rng(seed)
+    small, _ = case(rng, rows, outputs)
+    layer = filled(small)
+    mapping = cut(layer, small.array)
+    assert len(mapping.blocks) <= len(small.blocks) and layer.core.shape[1] % 4 == layer.core.shape[2] % 4 == 0
+    x = rng.integers(0, 256, (5, rows))
+    assert np.array_equal(layer.apply(x), small.layer.apply(x))
+    shapes = [mapping.cells(block).levels.shape for block in mapping.blocks]
+    faults = [rng.choice([0, HRS, LRS], shape, p=[0.7, 0.2, 0.1]).astype(np.int8) for shape in shapes]
+    placed = place(mapping, faults)
+    assert np.array_equal(placed.apply(x), small.layer.apply(x))
+    assert damage(cut(placed, small.array), faults) <= damage(mapping, faults)
+
+
+def test_rows_that_nothing_drives_take_the_faulty_places() -> None:
+    array = array_of(4, 8, b_cell=2, encoding="offset").array
+    small = cut(layer_of(np.full((1, 2, 2), 7), 4), array)
+    mapping = cut(filled(small), array)
+    fault = np.zeros((4, 8), np.int8)
+    fault[:2] = HRS
+    placed = cut(place(mapping, [fault]), array)
+    assert damage(mapping, [fault]) > 0 == damage(placed, [fault])
 
 
 def test_a_block_of_zeros_still_has_no_array() -> None:

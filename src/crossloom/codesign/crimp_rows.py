@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from crossloom.codesign.crimp_training import CHIPS, Measured, Noise, Study, computing_reduction
+from crossloom.codesign.crimp_training import (
+    CHIPS,
+    Measured,
+    Noise,
+    Study,
+    computing_reduction,
+    figure_7,
+    unpruned_arrays,
+)
 from crossloom.codesign.phases import Trained
 from crossloom.codesign.results import Budget, Row
-from crossloom.cost.validation.crimp import FIGURE_7
 
 PRUNED = "Pruned and quantised"
 NOISY = "Stuck-at faults and variation, mean of 20 chips"
@@ -60,13 +67,16 @@ class Rows:
     def _structure(self, found: Trained) -> Iterator[Row]:
         """Arrays, sparsity, and what they save."""
         plan, dense, left = self.study.plan, self.study.dense_arrays(), self.study.arrays(found)
-        power, area = computing_reduction(dense, left)
-        case = next(c for c in FIGURE_7.values() if c.network == self.study.request.network)
+        network = self.study.request.network
+        whole, (power, area) = unpruned_arrays(network), computing_reduction(network, left)
+        case = figure_7(network)
         published = [before / after if after else None for before, after in (case.power, case.area)]
         for table, metric, unit, paper, ours in (
             (PRUNED, "crossbars before pruning", "arrays", None, float(dense)),
             (PRUNED, "crossbars", "arrays", None, float(left)),
             (PRUNED, "crossbar sparsity", "%", plan.sparsity, 100 * (1 - left / dense)),
+            (PRUNED, "crossbars before pruning, paper's code", "arrays", None, float(whole)),
+            (PRUNED, "crossbar sparsity, of the paper's code before pruning", "%", None, 100 * (1 - left / whole)),
             (FIGURE, "computing power, 32-bit original over ours", "×", published[0], power),
             (FIGURE, "computing area, 32-bit original over ours", "×", published[1], area),
         ):

@@ -6,11 +6,10 @@ the study goes on wherever it stopped.
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -24,13 +23,16 @@ from crossloom.errors import InputError
 from crossloom.frontend import lower
 from crossloom.hardware import Chip, load
 from crossloom.mapping import map_program
-from crossloom.mapping.fault_placement import place_all
+from crossloom.mapping.fault_placement import filled, place_all
 from crossloom.methods.cell_draws import ArrayCells
 from crossloom.simulate import Conditions
 from crossloom.simulate.analog_chip import AnalogChip
 from crossloom.simulate.compensation import compensate, stuck_cells
 from crossloom.training import TrainingConfig, recipe
 from crossloom.weave import Program
+
+if TYPE_CHECKING:
+    from crossloom.cost.validation.crimp import Published
 
 CHIPS = 20
 """Chips of a row, as in the paper."""
@@ -280,8 +282,9 @@ class Study:
         def make() -> dict[str, Any]:
             chip = CompiledChip(map_program(lower(found.graph), measuring_chip(cells)))
             made = chip.accuracy(
-                self.data.test_loader(), "analog", limit, chips=CHIPS, conditions=Conditions(on_off="infinite")
-            )
+                self.data.test_loader(), "analog", limit, "cuda" if self.request.machine.device == "cuda" else "cpu",
+                chips=CHIPS, conditions=Conditions(on_off="infinite"),
+            )  # fmt: skip
             return {"mean": made.value, "spread": made.spread, "images": made.images, "cells": asdict(cells)}
 
         made = self.kept.part(f"analog-{name}", f"{CHIPS} chips, {noise}, {cells.rows} rows", make)
@@ -307,6 +310,8 @@ class Study:
 
     def _helped(self, hardware: Chip, program: Program, k: int, images: int) -> float:
         floorless = Conditions(on_off="infinite")
+        bare = map_program(program, hardware).layers
+        program = program.replace_layers({name: filled(layer) for name, layer in bare.items()})
         mapping = map_program(program, hardware)
         chip = AnalogChip.of(hardware, 0, k, floorless)
         faults = {name: stuck_cells(layer, chip) for name, layer in mapping.layers.items()}
@@ -340,16 +345,33 @@ class Study:
         return f"{recipe.bits}-bit weights, {recipe.cells.encoding} code"
 
 
-def computing_reduction(original: int, left: int, stored_bits: int = 32) -> tuple[float, float]:
+def computing_reduction(network: str, left: int) -> tuple[float, float]:
     """(power, area) of an original network's computing parts over those of its compressed form (Fig. 7).
 
+    The original is stored in 32 bits, in the paper's code and on its chip with sparsity table and floating-point
+    multiplier; the compressed form has neither.
+
     Args:
-        original: arrays of the original in 8-bit weights.
+        network: one of Fig. 7's.
         left: arrays after compression.
-        stored_bits: of the original's weights, which the paper does not say.
     """
-    from crossloom.cost.validation.crimp import computing
+    from crossloom.cost.validation.crimp import STORED_BITS, computing, crossbars, shapes
 
     before, after = computing().per_array()
-    whole = original * math.ceil(stored_bits / 8)
+    whole = sum(crossbars(shapes(figure_7(network)), load(CHIP), STORED_BITS))
     return before[0] * whole / (after[0] * left), before[1] * whole / (after[1] * left)
+
+
+def figure_7(network: str) -> Published:
+    """What Fig. 7 says of a network."""
+    from crossloom.cost.validation.crimp import FIGURE_7
+
+    return next(case for case in FIGURE_7.values() if case.network == network)
+
+
+def unpruned_arrays(network: str) -> int:
+    """Arrays of the unpruned network in the paper's code: ⌈C_out/32⌉·⌈k²C_in/128⌉ a layer."""
+    from crossloom.cost.validation.crimp import crossbars, shapes
+
+    chip = load(CHIP)
+    return sum(crossbars(shapes(figure_7(network)), chip, chip.precision.weights))

@@ -41,13 +41,20 @@ def damage(mapping: LayerMapping, faults: Faults, activity: Float[np.ndarray, " 
     Args:
         mapping: a layer on arrays.
         faults: of every block.
-        activity: mean square of every row's input code; None: all alike.
+        activity: mean square of every row's input code; None: 1 for every row that P feeds.
     """
     total = 0.0
     for block, levels, fault, gains in _blocks(mapping, faults):
-        a = np.ones(len(levels)) if activity is None else activity[mapping.core_rows(block)]
+        a = (driven(mapping.layer) if activity is None else activity)[mapping.core_rows(block)]
         total += float((a[:, None] * _squares(mapping, levels, fault) * gains**2).sum())
     return total
+
+
+def driven(layer: WovenLayer) -> Float[np.ndarray, " rows"]:
+    """1 for every row of P x that has an input, 0 for the others."""
+    if layer.transform.is_identity:
+        return np.ones(layer.transform.rows)
+    return np.asarray(np.diff(layer.transform.matrix().tocsr().indptr) > 0, float)
 
 
 def _blocks(mapping: LayerMapping, faults: Faults) -> Iterator[tuple[Block, np.ndarray, np.ndarray, np.ndarray]]:
@@ -106,6 +113,26 @@ def _permuted(
     return replace(layer, core=core.astype(np.int32), output=output)
 
 
+def filled(mapping: LayerMapping) -> WovenLayer:
+    """The layer with its last arrays filled up by rows that nothing drives and columns that nothing reads.
+
+    Placement can then choose among all rows and columns of an array: a first convolution of 25 rows finds the best 25
+    of 128. No array is added.
+
+    Raises:
+        InputError: a grouped layer.
+    """
+    layer = mapping.layer
+    if layer.groups > 1:
+        raise InputError(f"layers.{layer.name}", f"{layer.groups} groups", "one group for fault-aware placement")
+    _, rows, columns = layer.core.shape
+    more, wider = -rows % mapping.row_capacity, -columns % mapping.column_capacity
+    core = np.pad(layer.core, ((0, 0), (0, more), (0, wider)))
+    if wider and layer.output.columns is None:
+        layer = replace(layer, output=replace(layer.output, columns=np.arange(columns)), core=core[:, :rows])
+    return layer.with_rows(InputTransform.sum(range(rows), rows + more), core) if more else replace(layer, core=core)
+
+
 def place(
     mapping: LayerMapping, faults: Faults, *, rows: bool = True, columns: bool = True, rounds: int = 2,
     activity: Float[np.ndarray, " rows"] | None = None,
@@ -118,7 +145,7 @@ def place(
         rows: whether rows may be permuted.
         columns: whether weight columns may be.
         rounds: how often rows and columns take turns.
-        activity: mean square of every row's input code, from a calibration batch; None: all alike.
+        activity: mean square of every row's input code, from a calibration batch; None: 1 for every row that P feeds.
 
     Raises:
         InputError: maps that do not fit the blocks, or a grouped layer.
@@ -129,7 +156,7 @@ def place(
     top = (1 << mapping.array.b_cell) - 1
     gains = np.array([s.gain for s in mapping.code.slices], float)
     row_order, column_order = np.arange(layer.core.shape[1]), np.arange(layer.core.shape[2])
-    weight = np.ones(len(row_order)) if activity is None else np.asarray(activity, float)
+    weight = driven(layer) if activity is None else np.asarray(activity, float)
     for _ in range(rounds):
         now = cut(_permuted(layer, row_order, column_order), mapping.array)
         found = list(_blocks(now, faults))
