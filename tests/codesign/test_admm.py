@@ -22,8 +22,8 @@ from crossloom.weave.compaction import compacted
 SETS = {"conv1": structured(4, 14), "conv2": structured(8, 60), "fc1": structured(30, 100)}
 TRAINING = TrainingConfig(epochs=1, batch_size=50, optimiser="adam", lr=2e-3, weight_decay=0.0, schedule="constant")
 RECIPE = Recipe(
-    "LeNet-5, digits", "digits", (Point("small", 5.0, 90.0, {8: None, 5: 80.0}, SETS, (0.2, 0.2)),), (3,), (4,), 2,
-    TRAINING, TRAINING, {"start": 0.3, "factor": 2.0}, 0.5, 0.5, 90.0, 90.0,
+    "LeNet-5, digits", "digits", (Point("small", 5.0, 90.0, {8: None, 5: 80.0}, SETS, (0.2, 0.2)),), (8,), (4,), 2,
+    TRAINING.updated(lr=5e-3), TRAINING, {"start": 0.3, "factor": 2.0}, 0.5, 0.5, 90.0, 90.0,
 )  # fmt: skip
 
 

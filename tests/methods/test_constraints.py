@@ -202,7 +202,7 @@ def test_sets_from_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("make", "field", "nearest"),
     [
-        (lambda: Columns(0.0), "columns.keep", "1.0"),
+        (lambda: Columns(0.0), "columns.keep", "1"),
         (lambda: Filters(-2), "filters.keep", "1"),
         (lambda: Columns(0.5, multiple=0), "columns.multiple", "1"),
         (lambda: Blocks(1, rows=0), "blocks.rows", "1"),
