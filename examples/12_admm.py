@@ -58,11 +58,12 @@ def main() -> None:
     small = crossloom.CompiledChip(crossloom.map_program(compacted(sparse.program), dense.hardware))
 
     kept, weights = sum(figures["kept"].values()), sum(figures["dense"].values())
-    print(f"{weights} weights of 8 bits: {dense.accuracy(test, 'integer')}, {dense.cost().energy_j * 1e6:.3g} µJ an image")
-    print(f"{kept} weights of 5 bits:  {small.accuracy(test, 'integer')}, {small.cost().energy_j * 1e6:.3g} µJ an image")
+    for count, bits, chip in ((weights, 8, dense), (kept, 5, small)):
+        found, energy = chip.accuracy(test, "integer"), chip.cost().energy_j
+        print(f"{count} weights of {bits} bits: {found}, {energy * 1e6:.3g} µJ an image")
     assert kept < 0.32 * weights
     assert small.cost().energy_j < dense.cost().energy_j / 2
-    assert small.accuracy(test, "integer").value > 0.9
+    assert found.value > 0.9
 
 
 if __name__ == "__main__":

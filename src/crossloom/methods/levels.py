@@ -27,7 +27,7 @@ SIGNIFICANT = 24
 
 CROSSINGS = 1 << 17
 """Crossings that are sorted. A weight with more of them (4000 weights of 6 bits) gets its scale by turns from several
-starts: a local minimum, whose squared error the tests hold to within three per cent of the least (0.3 % at five bits)."""
+starts: a local minimum, whose squared error the tests hold to within three per cent of the least."""
 
 SAMPLES, STARTS, TURNS = 1 << 14, 6, 4
 """Of that search: weights that starts are judged by, starts, and turns of q and α."""
