@@ -32,12 +32,13 @@ CODE_ERRORS = 0.0472
 """Share of the final layer's converter decisions that are wrong before reorder: that of our first study of this
 network, in which reorder brought it to 3.60 %."""
 CHIPS = 100
-WHOLE_IMAGES = 400
+WHOLE_IMAGES = 100
 """Test images on each chip where every layer is noisy; the final layer alone runs on all."""
-TABLE = ((0.0, 0.25), (1.0, 0.6), (2.0, 0.8), (3.0, 0.9), (4.0, 1.0), (7.0, 1.15))
-"""Relative σ of the per-level law: a sense amplifier's floor and a growth that saturates. Ours: no table is at hand."""
-LAWS = ("proportional", "root", "table")
-NAMES = {"proportional": "σ ∝ partial sum", "root": "σ ∝ √partial sum", "table": "σ by level"}
+FLOOR = 1.0
+"""Of the law by level, σ(p) = strength·√(FLOOR² + p): a sense amplifier's own noise under a growth with the sum. Ours:
+no measured table is at hand."""
+LAWS = ("proportional", "root", "levels")
+NAMES = {"proportional": "σ ∝ partial sum", "root": "σ ∝ √partial sum", "levels": "σ by level, √(1 + partial sum)"}
 PAPER_REDUCTION = 5.6
 SWEEPS, VECTORS = 30, 512
 """How thorough `reorder` is."""
@@ -156,7 +157,7 @@ class NoiseStudy:
         after = map_program(program, self.before[scope].chip)
         cases = {"before": self.before[scope], "after": after}
         return {
-            "sigma": noise.sigma if noise.sigma is not None else noise.table[-1][1],
+            "sigma": noise.sigma,
             "ideal": self.ideal(scope),
             **{
                 when: self.accuracy(scope, mapping, noise) | {"errors": self.errors(mapping, noise)}
@@ -181,7 +182,7 @@ class NoiseStudy:
                 )  # fmt: skip
                 before, after, images = found["before"], found["after"], int(found["before"]["images"])
                 lost = [100 * (found["ideal"] - case["mean"]) for case in (before, after)]
-                yield Figure(name, "σ at a partial sum of 1 (by level: the largest)", "level steps", found["sigma"])
+                yield Figure(name, "σ at a partial sum of 1, without floor", "level steps", found["sigma"])
                 for when, case, loss in (("before", before, lost[0]), ("after", after, lost[1])):
                     yield Figure(name, f"code errors {when}", "%", 100 * case["errors"])
                     mean = f"accuracy {when}, mean of {CHIPS} chips"
@@ -202,9 +203,9 @@ class NoiseStudy:
 
 
 def scaled(law: str, strength: float) -> ReadNoise:
-    """A law of read noise at a strength: σ at a partial sum of 1, or what `TABLE` is multiplied by."""
-    if law == "table":
-        return ReadNoise("table", table=tuple((p, s * strength) for p, s in TABLE))
+    """A law of read noise at a strength: σ, less its floor, at a partial sum of 1."""
+    if law == "levels":
+        return ReadNoise("root", sigma=strength, floor=FLOOR * strength)
     return ReadNoise(cast(Law, law), sigma=strength)
 
 
