@@ -28,6 +28,7 @@ class CrimpRecipe:
         per_channel: see there.
         weight_step: see there.
         bits: of weights. Activations have 8.
+        spread: of the logits at most, in the loss (`Phase.spread`).
     """
 
     training: TrainingConfig
@@ -43,6 +44,7 @@ class CrimpRecipe:
     per_channel: bool = False
     weight_step: str = "up"
     bits: int = 8
+    spread: float | None = 5.0
 
     @property
     def integers(self) -> Step:
@@ -68,8 +70,8 @@ class CrimpRecipe:
         adaptation = self.adaptation(self.cells.epsilon)
         training = self.training.updated(epochs=self.prune_epochs)
         return (
-            Phase("kernel-groups", (self.integers, groups, *adaptation), training),
-            Phase("crossbars", (masks, *adaptation), training),
+            Phase("kernel-groups", (self.integers, groups, *adaptation), training, self.spread),
+            Phase("crossbars", (masks, *adaptation), training, self.spread),
         )
 
     def hardening(self, epsilon: float | None, *, dense: bool = False) -> Phase:
@@ -78,7 +80,7 @@ class CrimpRecipe:
         first: Step = self.integers if dense else ("keep-zero-blocks", shape)
         steps = (first, *self.adaptation(epsilon))
         name = "integers" if epsilon is None else f"harden-{epsilon:g}"
-        return Phase(name, steps, self.training.updated(epochs=self.harden_epochs))
+        return Phase(name, steps, self.training.updated(epochs=self.harden_epochs), self.spread)
 
     def phases(self, epsilon: float | None) -> tuple[Phase, ...]:
         """The whole recipe, hardened for ε."""

@@ -130,7 +130,7 @@ PLANS: dict[str, Plan] = {
     "lenet5-caffe": Plan(
         row="LeNet-5, MNIST",
         recipe=CrimpRecipe(
-            MNIST.updated(lr=2e-3, batch_size=256, validate_every=100), prune_epochs=3, harden_epochs=4,
+            MNIST.updated(lr=2e-3, batch_size=256, validate_every=100), prune_epochs=3, harden_epochs=12,
             keep_kernels=0.1, keep_arrays=9, **CODE,
         ),
         float_training=MNIST, normalisation="unit", sparsity=94.89, pruned=98.90,

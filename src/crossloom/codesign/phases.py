@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from crossloom.codesign.config import Machine, file_sha256
@@ -41,17 +42,23 @@ class Phase:
         name: for people and the folder.
         steps: the methods, prepared in this order before and finished in it after training.
         training: how to train; None: the methods are prepared and finished without training.
+        spread: standard deviation of the logits over the calibration images at which the loss sees them as they are;
+            larger ones are divided down to it. A network whose logits have grown through noise would otherwise learn
+            from its few mistakes alone. None: never.
     """
 
     name: str
     steps: tuple[Step, ...]
     training: TrainingConfig | None
+    spread: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """What decides the phase's result, as JSON values."""
         machine = {"accelerator", "threads", "validate_every", "checkpoint_every"}
         training = None if self.training is None else self.training.model_dump(mode="json", exclude=machine)
-        return {"name": self.name, "steps": [list(step) for step in self.steps], "training": training}
+        return {"name": self.name, "steps": [list(step) for step in self.steps], "training": training} | (
+            {} if self.spread is None else {"spread": self.spread}
+        )
 
 
 @dataclass
@@ -151,13 +158,22 @@ class Course:
             return
         config = placed(phase.training, self.machine)
         self.progress.begin(where.name, f"{phase.name}: {config.epochs} epochs")
+        loss = None if phase.spread is None else self._tempered(module, phase.spread, config.label_smoothing)
         write_text(where / "phase.json", json.dumps(phase.plain(), indent=1) + "\n")
         result = fit(
             module, self.data, config, where, resume=checkpoint_path(where).is_file(),
             callbacks=[c for step in steps for c in step.callbacks()], extra_loss=_sum_of_losses(steps),
-            progress=self.progress.bars,
+            loss=loss, progress=self.progress.bars,
         )  # fmt: skip
         self.progress.end(where.name, result.seconds, f"{100 * result.accuracy:.2f} % on the test images")
+
+
+    @torch.no_grad()
+    def _tempered(self, module: nn.Module, spread: float, smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
+        """Cross-entropy of the logits over a temperature that brings them to `spread` at most."""
+        found = float(module.eval()(self.calibration()[0]).std())
+        temperature = max(found / spread, 1.0)
+        return lambda logits, labels: F.cross_entropy(logits / temperature, labels, label_smoothing=smoothing)
 
 
 def _sum_of_losses(steps: Sequence[Method]) -> Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor] | None:
