@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -103,7 +103,7 @@ class Setting(BaseModel):
         return runs(count, n, self.order, self.basis, self.growth)
 
 
-def per_group(x: Float[Tensor, "outputs rows"], matrices: list[Tensor], counts: list[int]) -> Tensor:
+def per_group(x: Float[Tensor, "outputs rows"], matrices: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
     """x with every group's values multiplied by its run's matrix from the right: one small product a run."""
     parts, start = [], 0
     for matrix, groups in zip(matrices, counts, strict=True):
@@ -112,6 +112,20 @@ def per_group(x: Float[Tensor, "outputs rows"], matrices: list[Tensor], counts: 
         parts.append(part.view(len(x), groups * matrix.shape[1]))
         start = stop
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+class _PerGroup(torch.autograd.Function):
+    """`per_group` as one node of the graph; its gradient is the same with the matrices transposed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counts: Sequence[int], *matrices: Tensor) -> Tensor:
+        ctx.counts, ctx.matrices = counts, matrices
+        return per_group(x, matrices, counts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        turned = [matrix.T for matrix in ctx.matrices]
+        return _PerGroup.apply(gradient, ctx.counts, *turned), None, *[None for _ in turned]
 
 
 class _Blocks(nn.Module):
@@ -124,7 +138,9 @@ class _Blocks(nn.Module):
             self.register_buffer(f"block{i}", torch.from_numpy(block), persistent=False)
 
     def multiply(self, x: Tensor) -> Tensor:
-        return per_group(x, [self.get_buffer(f"block{i}").to(x.dtype) for i in range(len(self.counts))], self.counts)
+        blocks = [self.get_buffer(f"block{i}").to(x.dtype) for i in range(len(self.counts))]
+        result: Tensor = _PerGroup.apply(x, self.counts, *blocks)
+        return result
 
 
 class ChangeOfBasis(_Blocks):
@@ -282,8 +298,8 @@ class Approximation(Method):
 def weave(layer: Conv2d | Linear, weight: nn.Parameter, groups: tuple[Run, ...]) -> None:
     """Put coefficients (orthonormal basis), change of basis and moments into a layer."""
     layer.weight = weight
-    layer.shaping.append(ChangeOfBasis(groups).to(weight.device))
-    layer.weave = Moments(groups).to(weight.device)
+    layer.shaping.append(ChangeOfBasis(groups).to(weight))
+    layer.weave = Moments(groups).to(weight)
 
 
 def shared(layers: Mapping[str, Conv2d | Linear]) -> dict[str, list[str]]:
