@@ -1,6 +1,8 @@
 """Figures of approximation-aware training: crossbars against accuracy, area, energy, latency, per order and n."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from crossloom.codesign.aat import ORDERS, SEARCHED, SWEEP
@@ -17,6 +19,12 @@ FIGURES = {
 }
 
 
+def swept(order: str) -> list[str]:
+    """Rows of the sweep for an order, as far as they are in the results."""
+    rows = {row.row for row in load(RESULTS).rows if row.table == SWEEP}
+    return sorted(row for row in rows if re.fullmatch(rf"{WHERE}, {order}, n = \d+", row))
+
+
 def figure(name: str) -> str:
     """One quantity against crossbars; beside every point its n."""
     metric, label, scale = FIGURES[name]
@@ -27,10 +35,16 @@ def figure(name: str) -> str:
 
     series = []
     for order in ORDERS.values():
-        swept = {row for table, row, _ in value if table == SWEEP and re.fullmatch(rf"{WHERE}, {order}, n = \d+", row)}
-        points = sorted((*point(SWEEP, row), row.rpartition(" ")[2]) for row in swept)
+        points = sorted((*point(SWEEP, row), row.rpartition(" ")[2]) for row in swept(order))
         series.append(Series(f"{order}, n", [p[:2] for p in points], labels=[p[2] for p in points]))
     for word in ("dense", "plan"):
         series.append(Series(word, [point(SEARCHED, f"{WHERE}, {word}")], labels=[word]))
     title = f"{WHERE}: every layer approximated, by order and group"
     return line_chart(title, Axis("crossbars (128 × 128)"), Axis(label), series)
+
+
+def pages() -> dict[str, Callable[[], str]]:
+    """The figures by file, once the sweep is in the results."""
+    if not all(swept(order) for order in ORDERS.values()):
+        return {}
+    return {f"images/approximation-{name}.svg": partial(figure, name) for name in FIGURES}
