@@ -72,7 +72,7 @@ BAD = [
     (("simulate", "nowhere"), "target", None),
     (("simulate", "nowhere", "--rung", "analogue"), "--rung", "analog"),
     (("report", "nowhere"), "target", None),
-    (("reproduce", "aat"), "paper", None),
+    (("reproduce", "crmp"), "paper", None),
     (("reproduce", "crimp", "--network", "resnet65"), "network", "resnet56"),
     (("reproduce", "crimp", "--network", "resnet56"), "weights", None),
     (("hardware", "show", "sot-mramm"), "hardware", "sot-mram"),

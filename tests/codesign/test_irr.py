@@ -25,7 +25,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
     patch.setattr(irr_noise, "LAWS", ("root",))
     patch.setattr(irr_noise, "SWEEPS", 2)
     patch.setattr(irr_noise, "VECTORS", 32)
-    patch.setattr(reorder, "RESTARTS", 0)
     patch.setattr(reorder, "EXACT_SETS", 0)
     patch.setattr(irr_noise, "WHOLE_IMAGES", 20)
     request = Request("lenet5", limit=100, machine=Machine(device="cpu"), runs=folder)

@@ -29,8 +29,8 @@ def small_array(**fields: object) -> Array:
     return make_array(**(usual | fields))
 
 
-def every_read(layer: WovenLayer, array: Array, x: np.ndarray) -> list[tuple[int, float, bool]]:
-    """(p, significance, whether a row is driven) of every read, by loops over programmed cells."""
+def every_read(layer: WovenLayer, array: Array, x: np.ndarray) -> list[tuple[int, float]]:
+    """(p, significance) of every read, by loops over programmed cells."""
     mapped = cut(layer, array)
     z = layer.transform.apply(x)
     found = []
@@ -42,16 +42,28 @@ def every_read(layer: WovenLayer, array: Array, x: np.ndarray) -> list[tuple[int
                 for vector in digit:
                     for c in range(levels.shape[1]):
                         gain = mapped.code.slices[c % mapped.code.columns].gain * field.weight
-                        found.append((int(vector @ levels[run, c]), float(gain) ** 2, bool(vector.any())))
+                        found.append((int(vector @ levels[run, c]), float(gain) ** 2))
+    return found
+
+
+def every_drive(layer: WovenLayer, array: Array, x: np.ndarray) -> list[bool]:
+    """Whether a row is driven, of every window of rows, digit and vector: once for all columns that share the rows."""
+    mapped = cut(layer, array)
+    z = layer.transform.apply(x)
+    found = []
+    for rows in {(block.groups, block.rows): mapped.core_rows(block) for block in mapped.blocks}.values():
+        for first in range(0, len(rows), array.active_rows):
+            for digit in pieces(z[:, rows[first : first + array.active_rows]], mapped.digits):
+                found += [bool(vector.any()) for vector in digit]
     return found
 
 
 def mean_cost(layer: WovenLayer, array: Array, x: np.ndarray, objective: str, table: np.ndarray) -> float:
-    reads = every_read(layer, array, x)
     if objective == "skipped":
-        return float(np.mean([driven for _, _, driven in reads]))
-    weights = [w if objective in ("variance", "squared-error") else 1.0 for _, w, _ in reads]
-    return float(np.average([table[p] for p, _, _ in reads], weights=weights))
+        return float(np.mean(every_drive(layer, array, x)))
+    reads = every_read(layer, array, x)
+    weights = [w if objective in ("variance", "squared-error") else 1.0 for _, w in reads]
+    return float(np.average([table[p] for p, _ in reads], weights=weights))
 
 
 @st.composite
@@ -138,7 +150,7 @@ def test_small_layers_get_the_best_order(objective: str, seed: int) -> None:
 def test_search_and_bound_enclose_the_optimum(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of large layers, on small ones."""
     noise = ReadNoise("proportional", 0.3)
-    for seed in range(4):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         layer = make_layer(InputTransform.identity(9), 2, rng, weight_bits=1, form=Format(2, False))
         x = np.maximum(rng.integers(-2, 4, (10, 9)), 0)

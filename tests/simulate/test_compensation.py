@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from crossloom.errors import InputError
 from crossloom.frontend import lower
