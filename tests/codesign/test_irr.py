@@ -54,8 +54,9 @@ def test_renamed_rows_and_what_they_save(study: Any) -> None:
         case = f"46 rows, {access} access"
         assert value(file, irr.AREA, case, "cells saved") == pytest.approx(45.238, abs=1e-3)
         wired = value(file, irr.AREA, case, "area saved, table wired into the layout")
-        assert value(file, irr.AREA, case, "area saved, programmable table") < wired < 45.24
-        assert value(file, irr.AREA, case, "area, rename table") > 0
+        table = value(file, irr.AREA, case, "area, rename table")
+        programmable = value(file, irr.AREA, case, "area saved, programmable table")
+        assert wired < 45.24 and (programmable < wired if table > 0 else programmable == wired)
 
 
 def test_reorder_lowers_code_errors_and_the_noise_is_as_strong_as_said(study: Any) -> None:

@@ -204,7 +204,7 @@ class Study:
         command = f"crossloom reproduce irr --network {NETWORK}"
         command += f" --limit {self.request.limit}" if self.request.limit is not None else ""
         return Row(
-            table=table, row=row, metric=metric, unit=unit, paper=paper, ours=round(float(ours), 6), spread=spread,
+            table=table, row=row, metric=metric, unit=unit, paper=paper, ours=float(f"{ours:.9g}"), spread=spread,
             budget=Budget(epochs=epochs, images=images, device=self.device), command=command, config_hash=self.hash,
         )  # fmt: skip
 
