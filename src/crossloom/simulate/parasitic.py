@@ -32,6 +32,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
+from threadpoolctl import threadpool_limits
 
 from crossloom.errors import InputError
 from crossloom.hardware import Array
@@ -140,8 +141,9 @@ def _transfer(
     up = _half_segments(rows, height, wires.column_segment, wires.sense, unit, both_sensed)
     cells = np.zeros((len(g), len(up[0]), len(along[0])))
     cells[:, :rows, :columns] = g[:, ::-1] / unit
-    tiles = reduce_tiles(cells, *along, *up, height, width)
-    reduced = reduce_regions(tiles, height, width, both_driven, both_sensed)
+    with threadpool_limits(1, "blas"):  # arrays are shared out between threads already; BLAS's own would fight them
+        tiles = reduce_tiles(cells, *along, *up, height, width)
+        reduced = reduce_regions(tiles, height, width, both_driven, both_sensed)
     return np.swapaxes(reduced[:, :rows, :columns][:, ::-1], 1, 2) * unit
 
 
