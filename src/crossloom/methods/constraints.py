@@ -13,6 +13,7 @@ arXiv 2104.08378 (N:M).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from crossloom.errors import InputError
 
 
-class Constraint:
+class Constraint(ABC):
     """A closed set of weights with an exact projection.
 
     Attributes:
@@ -38,9 +39,9 @@ class Constraint:
         """Whether the set is convex; then the projection is non-expansive."""
         return False
 
+    @abstractmethod
     def project(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
         """A nearest point of the set, in the weight's shape and type."""
-        raise NotImplementedError
 
     def contains(self, weight: Float[Tensor, "outputs ..."]) -> bool:
         """Whether the weight lies in the set, exactly."""
@@ -71,9 +72,9 @@ class Groups(Constraint):
             raise InputError(f"{self.name}.multiple", multiple, "at least 1", "1")
         self.keep, self.multiple = keep, multiple
 
+    @abstractmethod
     def labels(self, shape: tuple[int, ...]) -> Int64[Tensor, "..."]:
         """The number of the group of every element; broadcasts to `shape`."""
-        raise NotImplementedError
 
     def kept(self, groups: int) -> int:
         """How many of `groups` groups stay."""
