@@ -32,7 +32,7 @@ CODE_ERRORS = 0.0472
 """Share of the final layer's converter decisions that are wrong before reorder: that of our first study of this
 network, in which reorder brought it to 3.60 %."""
 CHIPS = 100
-WHOLE_IMAGES = 100
+WHOLE_IMAGES = 400
 """Test images on each chip where every layer is noisy; the final layer alone runs on all."""
 FLOOR = 1.0
 """Of the law by level, σ(p) = strength·√(FLOOR² + p): a sense amplifier's own noise under a growth with the sum. Ours:

@@ -43,6 +43,76 @@ class Agreement(BaseModel):
     """Fraction of images that both rungs give the same class."""
 
 
+class Spread(BaseModel):
+    """Accuracy on a rung on which each chip has its own cells: many chips of one design."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    mean: float
+    """Mean over the chips; what `Result.accuracy` has for the rung."""
+
+    std: float
+    """Unbiased standard deviation from chip to chip."""
+
+    values: list[float]
+    """Accuracy of every chip."""
+
+    images: int
+    """Test images per chip."""
+
+
+class NoisePoint(Spread):
+    """Accuracy at one strength of programming variation, all else as the chip says."""
+
+    sigma: float
+    """`device.variation.sigma`."""
+
+
+class Candidate(BaseModel):
+    """The network as it stood at one point of the run, on the same chip: a point of the run's Pareto front."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """`dense` for the network that nothing was done to but quantisation, else the step that it comes out of."""
+
+    accuracy: float
+    """Fraction of the test images that get the right class on the integer rung."""
+
+    images: int
+    """Test images."""
+
+    crossbars: int
+    """Arrays allocated."""
+
+    area_m2: float
+    """Area of the chip."""
+
+    energy_j: float
+    """Energy of one inference."""
+
+    latency_s: float
+    """Time of one inference."""
+
+
+class StepRecord(BaseModel):
+    """What one step of the recipe came to."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """Of the step."""
+
+    kind: Literal["training", "mapping"]
+    """Whether it trains the network or rewrites the integer program."""
+
+    epochs: int = 0
+    """Epochs of training."""
+
+    figures: dict[str, Any] = Field(default_factory=dict)
+    """What its methods said at their end, by method; plain JSON values."""
+
+
 class Result(BaseModel):
     """The whole record of a run."""
 
@@ -70,13 +140,28 @@ class Result(BaseModel):
     """Trainable numbers of the float network."""
 
     accuracy: dict[str, float]
-    """Fraction of test images that got the right class, by rung: float, integer, crossbar."""
+    """Fraction of test images that got the right class, by rung; the mean over the chips where chips differ."""
 
     images: dict[str, int]
     """Test images that each rung ran on (a lower number than the test set's is a subset: its first images)."""
 
     agreement: dict[str, Agreement]
     """Agreement of two rungs, by `<lower>=<upper>`, such as `integer=crossbar`."""
+
+    chips: dict[str, Spread] = Field(default_factory=dict)
+    """Accuracy from chip to chip on the rungs where chips differ: analog, parasitic."""
+
+    noise: list[NoisePoint] = Field(default_factory=list)
+    """Accuracy on the analog rung against the strength of programming variation, weakest first."""
+
+    recipe: dict[str, Any] | None = None
+    """The recipe as it was run, none where there was none."""
+
+    steps: list[StepRecord] = Field(default_factory=list)
+    """What the recipe's steps came to, in their order."""
+
+    candidates: list[Candidate] = Field(default_factory=list)
+    """The dense network and what each step of the recipe left, all on this chip; the last one is the result."""
 
     crossbars: int
     """Arrays allocated."""
