@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossloom.errors import InputError
@@ -91,11 +91,16 @@ class ArrayCells:
         return self.columns // self.code(bits, None).columns
 
 
+def parts(w: Int[Tensor, "..."], code: WeightCode) -> dict[str, Int[Tensor, "..."]]:
+    """What the slices of a code cut: the stored value, and the positive and the negative part of a weight."""
+    value = (w + 1) >> 1 if code.encoding == "binary" else w + code.zero
+    return {"value": value, "plus": w.clamp_min(0), "minus": (-w).clamp_min(0)}
+
+
 def levels(weights: Float[Tensor, "outputs rows"], code: WeightCode) -> Float[Tensor, SLICES]:
     """Cell levels of integer weights, slice by slice: `WeightCode.encode` on tensors."""
-    w = weights.T.to(torch.int32)
-    parts = {"value": w + code.zero, "plus": w.clamp_min(0), "minus": (-w).clamp_min(0)}
-    found = [(parts[s.part] >> s.field.lsb) & ((1 << s.field.width) - 1) for s in code.slices]
+    stored = parts(weights.T.to(torch.int32), code)
+    found = [(stored[s.part] >> s.field.lsb) & ((1 << s.field.width) - 1) for s in code.slices]
     return torch.stack(found).to(weights.dtype)
 
 

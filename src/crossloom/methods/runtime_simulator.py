@@ -9,110 +9,32 @@ are the batch, slices stand in the columns), rounded in place while the chunk is
 bits by one product with their weights. *Sampled* uses Round(m) = m + r: the m add up to one ordinary product with the
 weights' deviation Σ_s 4^s·c_s·(e^θ − 1), and the many r, each nearly uniform on (−½, ½) where the reads spread over
 more than a step, to a normal number of the same variance. That costs one product and not 32.
+
+A woven layer's cells hold the core C and its rows are driven with the digits of P x; what the cells deviate by is
+expanded through P like the core itself. Groups lie on arrays as the mapping puts them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
-from crossloom.methods.cell_draws import SLICES, ArrayCells, ChipDraw, Draw, FreshDraw, Normals, levels
+from crossloom.methods.cell_draws import ArrayCells, ChipDraw, Draw, FreshDraw, Normals
+from crossloom.methods.cell_reads import allocated, deviations, read_error, sections, summed_deviation
 from crossloom.methods.protocol import Method
 from crossloom.nn import Conv2d, Linear, Quantiser, woven_layers
+from crossloom.nn.layers import Weave
 from crossloom.weave import Field, WeightCode, fields
 
 Reading = Literal["exact", "sampled"]
-CHUNK = 1 << 20
-"""Reads of one batched product: about what a core's cache holds in 32 bits."""
-
-
-def allocated(
-    weights: Float[Tensor, "outputs rows"], code: WeightCode, cells: ArrayCells
-) -> Bool[Tensor, "down across"]:
-    """Which array-sized blocks hold a weight other than 0: only those get an array."""
-    height, width = cells.rows, cells.columns // code.columns
-    held = F.pad(weights != 0, (0, -weights.shape[1] % height, 0, -len(weights) % width))
-    return held.reshape(held.shape[0] // width, width, -1, height).any(3).any(1).T
-
-
-def spread(
-    blocks: Bool[Tensor, "down across"], like: Float[Tensor, "rows outputs"], code: WeightCode, cells: ArrayCells
-) -> Bool[Tensor, "rows outputs"]:
-    """A flag per block as one per weight."""
-    width = cells.columns // code.columns
-    return blocks.repeat_interleave(cells.rows, 0)[: len(like)].repeat_interleave(width, 1)[:, : like.shape[1]]
-
-
-def deviations(
-    weights: Float[Tensor, "outputs rows"], code: WeightCode, cells: ArrayCells, draw: Draw, place: str
-) -> Float[Tensor, SLICES]:
-    """What every cell reads beyond its level; 0 in blocks of zero weights, which get no array."""
-    target = levels(weights, code)
-    a, b = draw(target, place)
-    found = torch.addcmul(b, a, target)
-    blocks = allocated(weights, code, cells)
-    return found if bool(blocks.all()) else found * spread(blocks, found[0], code, cells)
-
-
-def summed_deviation(
-    weights: Float[Tensor, "outputs rows"], code: WeightCode, cells: ArrayCells, draw: Draw, place: str
-) -> Float[Tensor, "rows outputs"]:
-    """Σ_s gain_s · `deviations`_s, slice by slice without ever holding all of them."""
-    w = weights.T.to(torch.int16).contiguous()
-    a, b = draw(weights.new_empty(1).expand(code.columns, *w.shape), place)
-    parts = {"value": w + code.zero, "plus": w.clamp_min(0), "minus": (-w).clamp_min(0)}
-    found = torch.zeros(w.shape, dtype=weights.dtype, device=w.device)
-    for s, piece in enumerate(code.slices):
-        level = ((parts[piece.part] >> piece.field.lsb) & ((1 << piece.field.width) - 1)).to(weights.dtype)
-        found.add_(torch.addcmul(b[s], a[s], level), alpha=piece.gain)
-    blocks = allocated(weights, code, cells)
-    return found if bool(blocks.all()) else found.mul_(spread(blocks, found, code, cells))
-
-
-def read_error(
-    x: Float[Tensor, "vectors rows"], deviation: Float[Tensor, SLICES], gains: Sequence[int], digits: Sequence[Field],
-    height: int, chunk: int = CHUNK,
-) -> Float[Tensor, "vectors outputs"]:  # fmt: skip
-    """The sum of rounded reads, in accumulator steps.
-
-    Args:
-        x: integer input codes; computed in `deviation`'s type.
-        deviation: of every cell, level steps.
-        gains: what one step read from each slice is worth.
-        digits: the 1-bit fields of an input code.
-        height: rows of an array.
-        chunk: reads held at once.
-
-    Returns:
-        float64 where `deviation` is, else float32.
-    """
-    slices, rows, outputs = deviation.shape
-    height = min(height, rows)
-    blocks = -(-rows // height)
-    cells = F.pad(deviation, (0, 0, 0, blocks * height - rows)).permute(1, 0, 2)
-    cells = cells.reshape(blocks, height, slices * outputs)
-    codes = F.pad(x, (0, blocks * height - rows)).to(torch.int32).contiguous()
-    wide = torch.float64 if deviation.dtype == torch.float64 else torch.float32
-    worth = torch.tensor([f.weight for f in digits], dtype=deviation.dtype, device=x.device).repeat(blocks)
-    gain = torch.tensor(gains, dtype=wide, device=x.device)
-    lsb = torch.tensor([f.lsb for f in digits], dtype=torch.int32, device=x.device)
-    step = max(chunk // (blocks * len(digits) * slices * outputs), 1)
-    found = torch.empty(len(x), outputs, dtype=wide, device=x.device)
-    for start in range(0, len(x), step):
-        part = codes[start : start + step]
-        bits = (part >> lsb[:, None, None]) & 1  # (digits, vectors, blocks × height)
-        planes = bits.view(len(digits) * len(part), blocks, height).transpose(0, 1).to(deviation.dtype)
-        reads = torch.bmm(planes, cells).add_(0.5).floor_()
-        total = worth @ reads.view(blocks * len(digits), -1)
-        found[start : start + step] = torch.einsum("vsn,s->vn", total.view(len(part), slices, outputs).to(wide), gain)
-    return found
 
 
 def unfolded(layer: Conv2d | Linear, x: Tensor) -> tuple[Float[Tensor, "vectors rows"], Callable[[Tensor], Tensor]]:
@@ -128,6 +50,38 @@ def unfolded(layer: Conv2d | Linear, x: Tensor) -> tuple[Float[Tensor, "vectors 
         return y.view(len(x), -1, y.shape[1]).transpose(1, 2).reshape(len(x), y.shape[1], height, -1)
 
     return vectors.transpose(1, 2).reshape(-1, vectors.shape[1]), back
+
+
+@dataclass(frozen=True)
+class Driven:
+    """What a layer's rows are driven with.
+
+    Attributes:
+        groups: of the convolution, 1 for a linear layer.
+        digits: the 1-bit fields in which P x is streamed.
+        matrix: P of one group, or None for the identity; exact in its type.
+    """
+
+    groups: int
+    digits: tuple[Field, ...]
+    matrix: Float[Tensor, "rows inputs"] | None
+
+    @staticmethod
+    def of(layer: Conv2d | Linear, source: Quantiser) -> Driven:
+        """For a layer whose input comes from the quantiser `source`."""
+        form, matrix = source.format, None
+        if layer.weave is not None:
+            transform = cast(Weave, layer.weave).transform(1)
+            form = transform.row_format(form)
+            exact = torch.float32 if form.bits < 24 else torch.float64
+            matrix = torch.from_numpy(transform.matrix().toarray()).to(layer.weight.device, exact)
+        groups = layer.groups if isinstance(layer, Conv2d) else 1
+        return Driven(groups, fields(form.bits, 1, form.signed), matrix)
+
+    def rows(self, vectors: Float[Tensor, "vectors inputs"]) -> Float[Tensor, "vectors groups rows"]:
+        """P x of integer input vectors."""
+        x = vectors.view(len(vectors), self.groups, -1)
+        return x if self.matrix is None else x.to(self.matrix.dtype) @ self.matrix.T
 
 
 class RuntimeSimulator(nn.Module):
@@ -153,34 +107,77 @@ class RuntimeSimulator(nn.Module):
         self.reads: dict[bool, Reading] = {True: training, False: evaluation}
         self.normals = normals or Normals()
         self.active = True
+        self._core: Tensor | None = None
+        self._kept: tuple[tuple[Any, ...], Driven] | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight as it is: this disturbance acts on the product."""
+        """The quantised core as it is: this disturbance acts on the product, and keeps what the cells hold."""
+        self._core = weight.detach()
         return weight
 
+    def _driven(self, layer: Conv2d | Linear, source: Quantiser) -> Driven:
+        """`Driven.of`, made once for a weave and a format."""
+        key = (layer.weave, source.format.bits, source.format.signed, layer.weight.device)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, Driven.of(layer, source)
+        return self._kept[1]
+
     @torch.no_grad()
-    def error(self, layer: Conv2d | Linear, x: Tensor, weight: Tensor) -> Tensor:
-        """What the arrays add to the layer's product, in real units, in the shape of the layer's output."""
-        source = cast(Quantiser, layer.__dict__["input_quantiser"])
-        quantiser = layer.weight_quantiser
+    def error(self, layer: Conv2d | Linear, x: Tensor) -> Tensor:
+        """What the arrays add to the layer's product, in real units, in the shape of the layer's output.
+
+        Args:
+            layer: whose effective weight was computed last with this simulator in it.
+            x: its input, on the grid of its input quantiser.
+        """
+        assert self._core is not None, "the layer's effective weight comes first"
+        source, quantiser = cast(Quantiser, layer.__dict__["input_quantiser"]), layer.weight_quantiser
         step, zero = quantiser.step(layer.folded()[0])
-        format = source.format
+        format, driven = source.format, self._driven(layer, source)
         code = self.cells.code(quantiser.bits, None if quantiser.config.symmetric else int(zero))
-        weights = torch.round(weight / step).flatten(1)
-        step = step.reshape(-1, 1) if step.dim() else step
-        digits = fields(format.bits, 1, format.signed)
-        gains = [s.gain for s in code.slices]
-        if self.reads[self.training] == "exact":
-            found = deviations(weights.to(self.dtype), code, self.cells, self.draw, self.place)
-            vectors, back = unfolded(layer, torch.round(x.float() / format.scale))
+        weights = torch.round(self._core / step).flatten(1).unflatten(0, (driven.groups, -1))
+        steps = step.reshape(-1, 1).expand(weights[..., 0].numel(), 1)
+        groups, outputs, height = weights.shape
+        runs = sections(groups, outputs, height, code, self.cells)
+        cores = [torch.block_diag(*weights[slice(*run)]) for run in runs]
+        steps_of = [steps[a * outputs : b * outputs] for a, b in runs]
+        places = [self.place if len(runs) == 1 else f"{self.place}[{a}]" for a, _ in runs]
+        if self.reads[self.training] == "sampled":
+            parts = zip(runs, cores, steps_of, places, strict=True)
+            sampled = [self._sampled(layer, x, code, driven, *part) for part in parts]
+            return torch.cat(sampled, 1) if isinstance(layer, Conv2d) else sampled[0]
+        vectors, back = unfolded(layer, torch.round(x.float() / format.scale))
+        rows = driven.rows(vectors + format.zero_point)
+        added = []
+        for (a, b), core, place in zip(runs, cores, places, strict=True):
+            found = deviations(core.to(self.dtype), code, self.cells, self.draw, place)
             with torch.autocast(x.device.type, enabled=False):
-                added = read_error(vectors, found, gains, digits, self.cells.rows)
-            return back(added * (step.reshape(-1) * format.scale).to(added.dtype)).to(weight.dtype)
-        found = summed_deviation(weights, code, self.cells, self.draw, self.place)
-        added = layer._apply_layer(x, (found.T * step).view_as(weight), None)
-        down = allocated(weights, code, self.cells).sum(0)  # arrays that every output sums over
-        per_output = down.repeat_interleave(self.cells.columns // code.columns)[: len(weights)]
-        variance = sum(g * g for g in gains) * sum(f.weight**2 for f in digits) / 12
+                gains = [s.gain for s in code.slices]
+                added.append(read_error(rows[:, a:b].flatten(1), found, gains, driven.digits, self.cells.rows))
+        total = torch.cat(added, 1) if len(added) > 1 else added[0]
+        return back(total * (steps.reshape(-1) * format.scale).to(total.dtype)).to(self._core.dtype)
+
+    def _sampled(
+        self, layer: Conv2d | Linear, x: Tensor, code: WeightCode, driven: Driven, run: tuple[int, int],
+        core: Float[Tensor, "outputs rows"], step: Float[Tensor, "outputs 1"], place: str,
+    ) -> Tensor:  # fmt: skip
+        """The sampled error of the groups of one run."""
+        format = cast(Quantiser, layer.__dict__["input_quantiser"]).format
+        found = summed_deviation(core, code, self.cells, self.draw, place).T * step
+        if layer.weave is not None:
+            groups = found.reshape(len(found) * (run[1] - run[0]), -1)
+            found = cast(Weave, layer.weave).expand(groups).reshape(len(found), -1)
+        shift = found.sum(1) * (format.zero_point * format.scale) if format.zero_point else None
+        if isinstance(layer, Conv2d):
+            width = layer.in_channels // layer.groups
+            part = x[:, run[0] * width : run[1] * width] if layer.groups > 1 else x
+            kernels = found.view(len(found), -1, *layer.kernel_size)
+            added = F.conv2d(part, kernels, shift, layer.stride, layer.padding, layer.dilation)
+        else:
+            added = F.linear(x, found, shift)
+        down = allocated(core, code, self.cells).sum(0)  # arrays that every output sums over
+        per_output = down.repeat_interleave(self.cells.columns // code.columns)[: len(core)]
+        variance = sum(s.gain**2 for s in code.slices) * sum(f.weight**2 for f in driven.digits) / 12
         deviation = (per_output * variance).sqrt() * step.reshape(-1) * format.scale
         shape = (1, -1) + (1,) * (added.dim() - 2) if isinstance(layer, Conv2d) else (-1,)
         return added + self.normals(added) * deviation.view(shape).to(added.dtype)
@@ -189,7 +186,7 @@ class RuntimeSimulator(nn.Module):
         """The product with the arrays' error; y itself while the layer is not quantised or the simulator is off."""
         source = cast(Quantiser | None, layer.__dict__.get("input_quantiser"))
         plain = source is None or source.observing or not source.enabled or not layer.weight_quantiser.enabled
-        return y if plain or not self.active else y + self.error(layer, x, weight).to(y.dtype)
+        return y if plain or not self.active else y + self.error(layer, x).to(y.dtype)
 
     def extra_repr(self) -> str:
         """The code, ε and how training reads."""
@@ -237,15 +234,17 @@ class RuntimeAdaptation(Method):
         """Put a simulator behind every layer.
 
         Raises:
-            InputError: a grouped or woven layer, or one whose inputs have a zero point: the paper's formula has none.
+            InputError: a layer whose input has no codes, or whose input transform rounds: what the chip computes is
+                then not the product that training computes, and the error's ideal part is not known.
         """
         normals = Normals()
         for name, layer in woven_layers(network).items():
-            if (isinstance(layer, Conv2d) and layer.groups > 1) or layer.weave is not None:
-                raise InputError(f"layers.{name}", "grouped or woven", "plain convolutions and linear layers")
-            source = cast(Quantiser | None, layer.__dict__.get("input_quantiser"))
-            if source is None or not source.config.symmetric:
-                raise InputError(f"layers.{name}", "asymmetric or no input codes", "symmetric inputs")
+            if layer.__dict__.get("input_quantiser") is None:
+                raise InputError(f"layers.{name}", "no input codes", "a quantised input")
+            if layer.weave is not None and not cast(Weave, layer.weave).transform(1).is_linear:
+                raise InputError(
+                    f"layers.{name}", "rounded moments", "exact moments (approximation with growth: none, or enough)"
+                )
             layer.disturbance = RuntimeSimulator(
                 self.cells, self.draw, name, self.reads, self.dtype, self.evaluation, normals
             )
