@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
+from crossloom.methods.cores import cores, fold, grouped, is_grouped, refuse_binary
 from crossloom.methods.protocol import Method
-from crossloom.nn import Conv2d, Linear, woven_layers
+from crossloom.nn import Conv2d, Linear
 
 
 class BlockMask(nn.Module):
@@ -46,7 +47,8 @@ class BlockPruning(Method):
     """Keep a fraction of a network's array-sized blocks.
 
     Args:
-        keep: fraction of the blocks that stay, 0 < keep ≤ 1. Every layer keeps at least one.
+        keep: fraction of the blocks that stay, of those that hold a weight, 0 < keep ≤ 1. Every layer keeps at least
+            one.
         rows: core rows of an array (128 on the default chip).
         columns: weight columns of an array (32 on the default chip: 128 columns, four cells a weight).
 
@@ -55,6 +57,7 @@ class BlockPruning(Method):
     """
 
     name: ClassVar[str] = "block-pruning"
+    prunes: ClassVar[bool] = True
 
     def __init__(self, keep: float, rows: int = 128, columns: int = 32) -> None:
         if not 0 < keep <= 1:
@@ -75,24 +78,32 @@ class BlockPruning(Method):
         return (sums / counts / flat.mean().clamp_min(1e-30)).sqrt()
 
     def prepare(self, network: nn.Module) -> None:
-        """Choose the blocks and put the masks in. Grouped layers are left alone."""
-        layers = {n: m for n, m in woven_layers(network).items() if not (isinstance(m, Conv2d) and m.groups > 1)}
-        norms = {name: self.norms(layer) for name, layer in layers.items()}
-        ranked = torch.cat([n.reshape(-1) for n in norms.values()]).sort(descending=True).values
-        threshold = ranked[max(1, round(self.keep * len(ranked))) - 1]
-        for name, layer in layers.items():
-            keep = norms[name] >= threshold
+        """Choose among the blocks that hold a weight, and put the masks in. Grouped layers are left alone.
+
+        Raises:
+            InputError: 1-bit weights, which have no zero.
+        """
+        plain = {name: twins for name, twins in cores(network).items() if not is_grouped(twins[0])}
+        for name, twins in plain.items():
+            refuse_binary(self.name, name, twins[0])
+        norms = {name: self.norms(twins[0]) for name, twins in plain.items()}
+        ranked = torch.cat([n[n > 0] for n in norms.values()] or [torch.zeros(0)]).sort(descending=True).values
+        threshold = ranked[max(1, round(self.keep * len(ranked))) - 1] if len(ranked) else 0.0
+        for name, twins in plain.items():
+            keep = (norms[name] >= threshold) & (norms[name] > 0)
             if not bool(keep.any()):
-                keep = norms[name] == norms[name].max()
-            layer.shaping.append(BlockMask(keep, self.rows, self.columns))
+                keep = (norms[name] == norms[name].max()) & (norms[name] > 0)
+            mask = BlockMask(keep, self.rows, self.columns)
+            for layer in twins:
+                layer.shaping.append(mask)
 
     def finish(self, network: nn.Module) -> dict[str, Any]:
-        """Fold the masks into the weights and take them out; says how many blocks are left of how many."""
+        """Fold the masks into the weights and take them out; says how many blocks are left of how many, and which
+        layers were left alone.
+        """
         kept = total = 0
-        for layer in woven_layers(network).values():
-            for mask in [m for m in layer.shaping if isinstance(m, BlockMask)]:
-                kept, total = kept + int(mask.keep.sum()), total + mask.keep.numel()
-                with torch.no_grad():
-                    layer.weight.copy_(mask(layer.weight))
-                layer.shaping = nn.ModuleList(m for m in layer.shaping if m is not mask)
-        return {"blocks": kept, "blocks_dense": total}
+        for twins in cores(network).values():
+            for mask in [m for m in twins[0].shaping if isinstance(m, BlockMask)]:
+                kept, total = kept + len(twins) * int(mask.keep.sum()), total + len(twins) * mask.keep.numel()
+                fold(twins, mask)
+        return {"blocks": kept, "blocks_dense": total, "grouped": grouped(network)}
