@@ -52,9 +52,10 @@ def oracle(module: fx.GraphModule, chip: Chip, target: str) -> Cost:
         key = repr(sorted((name, [repr(s) for s in of_layer]) for name, of_layer in sets.items()))
         if key not in known:
             pruned = copy.deepcopy(module)
-            method = ADMM(sets)
-            method.prepare(pruned)
-            method.finish(pruned)
+            if any(sets.values()):
+                method = ADMM(sets)
+                method.prepare(pruned)
+                method.finish(pruned)
             mapping = map_program(compacted(lower(pruned)), chip)
             known[key] = TARGETS[target](estimate(mapping))
         return known[key]
@@ -91,6 +92,14 @@ def budget(
     hardware = chip if isinstance(chip, Chip) else load(chip)
     module = convert(network, torch.zeros_like(batches[0][0][:2]), quantisation_for(hardware))
     calibrate(module, batches)
+    return budget_of(module, batches, hardware, of, target, keeps=keeps, formats=formats)
+
+
+def budget_of(
+    module: fx.GraphModule, batches: Sequence[tuple[Tensor, Tensor]], hardware: Chip, of: str, target: float, *,
+    keeps: Sequence[float] = KEEPS, formats: Sequence[str] = FORMATS,
+) -> Found:  # fmt: skip
+    """`budget` for a network that is converted and calibrated already, perhaps by other methods; it is not changed."""
     priced = oracle(module, hardware, of)
     settings = [Setting(keep, form) for keep in keeps for form in formats]
     return search(ladders(harms(module, batches, settings)), priced, target)

@@ -13,12 +13,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from crossloom.codesign.plugins import data_names, default_data
+from crossloom.codesign.recipe import Recipe
 from crossloom.compiled import RUNGS, Rung, quantisation_for
 from crossloom.errors import InputError
 from crossloom.frontend import QuantisationConfig
@@ -102,7 +103,13 @@ class Evaluation(Section):
     """What is measured."""
 
     rungs: tuple[Rung, ...] = RUNGS
-    """Rungs of the fidelity ladder, any of float, integer, crossbar."""
+    """Rungs of the fidelity ladder, any of float, integer, crossbar, analog, parasitic."""
+
+    chips: int = Field(default=20, ge=1)
+    """Chips drawn on the rungs where each chip has its own cells (analog, parasitic)."""
+
+    noise: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Strengths of programming variation (`device.variation.sigma`, log-normal) at which the analog rung is run too."""
 
     images: dict[Rung, int] = Field(default_factory=dict)
     """Test images per rung, the first ones in the test set's own order; a rung not named runs on all."""
@@ -155,7 +162,11 @@ class RunConfig(Section):
     """Float training; none with trained weights."""
 
     finetuning: TrainingConfig | None
-    """Quantisation-aware training after calibration; none: post-training quantisation."""
+    """Quantisation-aware training after calibration; none: post-training quantisation. With a recipe: the reference
+    training that its steps' schedules start from."""
+
+    recipe: Recipe | None = None
+    """What is done to the network in place of plain fine-tuning."""
 
     seed: int = Field(default=0, ge=0)
     """Of initial weights, image order, augmentation and calibration images: a run has one seed."""
@@ -172,6 +183,8 @@ class RunConfig(Section):
             raise ValueError("network.weights: a run without training needs trained weights")
         if self.training is not None and self.network.weights is not None:
             raise ValueError("training: must be null where network.weights names trained weights")
+        if self.recipe is not None and self.finetuning is None:
+            raise ValueError("finetuning: a recipe needs the training that its steps start from")
         for name, phase in (("training", self.training), ("finetuning", self.finetuning)):
             if phase is not None and phase.seed != self.seed:
                 raise ValueError(f"{name}.seed: must be seed = {self.seed}, not {phase.seed}: a run has one seed")
@@ -186,6 +199,11 @@ class RunConfig(Section):
         content = self.model_dump(mode="json", exclude={"machine": True, "hardware": {"name", "overrides"}})
         if content["network"]["weights"] is not None:
             del content["network"]["weights"]["path"]
+        if content["recipe"] is None:  # what came later leaves older hashes as they were
+            del content["recipe"]
+        for name in ("chips", "noise"):
+            if name not in self.evaluation.model_fields_set or not {"analog", "parasitic"} & {*self.evaluation.rungs}:
+                del content["evaluation"][name]
         for phase in ("training", "finetuning"):
             if content[phase] is not None:
                 content[phase] = {k: v for k, v in content[phase].items() if k not in MACHINE_FIELDS}
@@ -195,6 +213,7 @@ class RunConfig(Section):
     def default_name(self) -> str:
         """A name for the run's folder: network, data, chip and eight digits of the hash."""
         plain = f"{self.network.name}-{self.data.name}-{Path(self.hardware.name).stem}"
+        plain += f"-{self.recipe.name}" if self.recipe else ""
         return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', plain)}-{self.hash[:8]}"
 
     def chip(self) -> Chip:
@@ -300,7 +319,7 @@ def fine_tuning_after(training: TrainingConfig) -> TrainingConfig:
 def configure(
     network: str = "lenet5",
     data: str | None = None,
-    hardware: str | os.PathLike[str] = DEFAULT_HARDWARE,
+    hardware: str | os.PathLike[str] | None = None,
     *,
     overrides: Iterable[str] = (),
     weights: str | os.PathLike[str] | None = None,
@@ -311,8 +330,11 @@ def configure(
     train_images: int | None = None,
     rungs: Iterable[Rung] = RUNGS,
     images: Mapping[Rung, int] | None = None,
+    chips: int | None = None,
+    noise: Iterable[float] = (),
     quantisation: QuantisationConfig | None = None,
     training: TrainingConfig | None = None,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
     machine: Machine | None = None,
 ) -> RunConfig:
     """A full configuration from few choices: the rest comes from the network's recipe and from what the chip asks for.
@@ -320,19 +342,22 @@ def configure(
     Args:
         network: name of the network.
         data: name of the data set; default the network's usual one.
-        hardware: preset or hardware file.
+        hardware: preset or hardware file; default the recipe's, else `DEFAULT_HARDWARE`.
         overrides: hardware fields to change, `array.b_adc=6`.
         weights: trained weights; there is no float training then.
         normalisation: of the input; default that of the weights if they are known ones, else the data set's own.
         seed: of everything random.
         epochs: of float training, in place of the recipe's.
         finetune_epochs: of quantisation-aware fine-tuning, 0 for none; default a quarter of the float epochs, and
-            none with trained weights.
+            none with trained weights. With a recipe: of all its steps together; default as it says.
         train_images: training images used; default all.
         rungs: to measure.
         images: test images per rung; default all.
+        chips: how many, on the rungs where each has its own cells; given, the analog rung is among the rungs.
+        noise: strengths of programming variation to measure the analog rung at.
         quantisation: in place of what the chip asks for.
-        training: in place of the recipe.
+        training: in place of the network's reference recipe.
+        recipe: what to do to the network: a ready one's name, a YAML file, or a `Recipe`.
         machine: where to compute.
 
     Raises:
@@ -344,7 +369,17 @@ def configure(
         raise InputError.choice("data", data, data_names())
     if normalisation is not None and normalisation not in NORMALISATIONS:
         raise InputError.choice("normalisation", normalisation, NORMALISATIONS)
+    if recipe is not None and not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
+    if hardware is None:
+        hardware = (recipe.hardware if recipe else None) or DEFAULT_HARDWARE
+    overrides = (*(recipe.set if recipe else ()), *overrides)
     chip = load(hardware, overrides)
+    rungs, noise = tuple(rungs), tuple(noise)
+    if (chips is not None or noise) and "analog" not in rungs:
+        rungs = (*rungs, "analog")
+    measured: dict[str, Any] = {"chips": chips} if chips is not None else {}
+    measured |= {"noise": noise} if noise else {}
     base = (training or _recipe(network, data)).updated(seed=seed)
     if epochs is not None:
         base = base.updated(epochs=epochs)
@@ -356,6 +391,9 @@ def configure(
         normalisation = normalisation or (known.normalisation if known else None)
     if finetune_epochs is not None and finetune_epochs < 0:
         raise InputError("finetune_epochs", finetune_epochs, "0 or more")
+    if recipe is not None:
+        recipe = recipe if finetune_epochs is None else recipe.within(finetune_epochs)
+        finetuning, finetune_epochs = base, base.epochs
     wanted = finetune_epochs if finetune_epochs is not None else 0 if file else finetuning.epochs
     return RunConfig.from_plain(
         {
@@ -366,7 +404,8 @@ def configure(
             "training": None if file else base,
             "finetuning": finetuning.updated(epochs=wanted) if wanted else None,
             "seed": seed,
-            "evaluation": {"rungs": tuple(rungs), "images": dict(images or {})},
+            "evaluation": {"rungs": rungs, "images": dict(images or {}), **measured},
+            "recipe": None if recipe is None else recipe.plain(),
             "machine": machine or Machine(),
         }
     )

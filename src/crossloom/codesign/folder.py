@@ -6,6 +6,8 @@
       state.json              version, config_hash, data (fingerprint), crossloom (release), started (false while the
                               folder is being emptied), stages (those done: seconds each)
       float/, quantised/      the two training phases: checkpoint, weights and metrics.csv, one line per epoch
+      steps/                  those of a recipe in place of quantised/ (see `crossloom.codesign.recipe_run`)
+      chips/                  accuracies on the rungs where each chip has its own cells
       logits/<rung>.safetensors   outputs of each rung on the test images
       chip.safetensors        the compiled chip
       result.json             the record of the complete run (`Result`)
@@ -38,7 +40,9 @@ VERSION = 1
 
 CONFIG, HARDWARE, STATE, CHIP = "config.yaml", "hardware.yaml", "state.json", "chip.safetensors"
 LOCK = ".lock"
-OURS = {CONFIG, HARDWARE, STATE, CHIP, LOCK, "float", "quantised", "logits", "result.json", "report.html"}
+OURS = {
+    CONFIG, HARDWARE, STATE, CHIP, LOCK, "float", "quantised", "steps", "logits", "chips", "result.json", "report.html",
+}  # fmt: skip
 """Everything a run puts into its folder; `fresh` removes these and nothing else."""
 
 

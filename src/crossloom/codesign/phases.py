@@ -24,7 +24,15 @@ from crossloom.codesign.progress import Progress, Silent
 from crossloom.errors import InputError
 from crossloom.frontend import calibrate, convert
 from crossloom.methods import Method, method
-from crossloom.training import DataSet, TrainingConfig, build_network, checkpoint_path, fit, load_weights
+from crossloom.training import (
+    DataSet,
+    FitResult,
+    TrainingConfig,
+    build_network,
+    checkpoint_path,
+    fit,
+    load_weights,
+)
 from crossloom.weave.store import write_text
 
 CALIBRATION_IMAGES = 512
@@ -156,24 +164,54 @@ class Course:
         if (where / "weights.safetensors").is_file():
             load_weights(module, where / "weights.safetensors")
             return
-        config = placed(phase.training, self.machine)
-        self.progress.begin(where.name, f"{phase.name}: {config.epochs} epochs")
-        loss = None if phase.spread is None else self._tempered(module, phase.spread, config.label_smoothing)
+        self.progress.begin(where.name, f"{phase.name}: {phase.training.epochs} epochs")
         write_text(where / "phase.json", json.dumps(phase.plain(), indent=1) + "\n")
-        result = fit(
-            module, self.data, config, where, resume=checkpoint_path(where).is_file(),
-            callbacks=[c for step in steps for c in step.callbacks()], extra_loss=_sum_of_losses(steps),
-            loss=loss, progress=self.progress.bars,
+        result = train(
+            module, self.data, phase.training, where, steps, self.machine, bars=self.progress.bars,
+            spread=phase.spread, images=self.calibration()[0] if phase.spread else None,
         )  # fmt: skip
         self.progress.end(where.name, result.seconds, f"{100 * result.accuracy:.2f} % on the test images")
 
 
-    @torch.no_grad()
-    def _tempered(self, module: nn.Module, spread: float, smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
-        """Cross-entropy of the logits over a temperature that brings them to `spread` at most."""
-        found = float(module.eval()(self.calibration()[0]).std())
-        temperature = max(found / spread, 1.0)
-        return lambda logits, labels: F.cross_entropy(logits / temperature, labels, label_smoothing=smoothing)
+def train(
+    module: nn.Module, data: DataSet, config: TrainingConfig, where: Path, methods: Sequence[Method], machine: Machine,
+    *, bars: bool = False, spread: float | None = None, images: Tensor | None = None,
+) -> FitResult:  # fmt: skip
+    """Train with methods on, or go on where a training in this folder stopped.
+
+    Args:
+        module: prepared by the methods and calibrated.
+        data: the images.
+        config: how to train.
+        where: the training's folder.
+        methods: whose callbacks act and whose losses count; of those with a loss of their own, the first one's.
+        machine: where to compute.
+        bars: whether to show a bar.
+        spread: see `Phase.spread`; without effect where a method has a loss of its own.
+        images: from which the spread of the logits is taken.
+
+    Raises:
+        What `crossloom.training.fit` raises.
+    """
+    config = placed(config, machine)
+    loss = next((found for m in methods if (found := m.loss()) is not None), None)
+    if loss is None and spread is not None and images is not None:
+        loss = tempered(module, images, spread, config.label_smoothing)
+    return fit(
+        module, data, config, where, resume=checkpoint_path(where).is_file(),
+        callbacks=[c for m in methods for c in m.callbacks()], extra_loss=_sum_of_losses(methods), loss=loss,
+        progress=bars,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def tempered(
+    module: nn.Module, images: Tensor, spread: float, smoothing: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross-entropy of the logits over a temperature that brings them to `spread` at most."""
+    found = float(module.eval()(images).std())
+    temperature = max(found / spread, 1.0)
+    return lambda logits, labels: F.cross_entropy(logits / temperature, labels, label_smoothing=smoothing)
 
 
 def _sum_of_losses(steps: Sequence[Method]) -> Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor] | None:

@@ -15,9 +15,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,14 +26,18 @@ from torch import Tensor, fx, nn
 from crossloom.codesign.config import RunConfig, file_sha256
 from crossloom.codesign.evaluation import Outputs, agreement, outputs
 from crossloom.codesign.folder import CHIP, RunFolder, locked
+from crossloom.codesign.kept import Kept
 from crossloom.codesign.machine import check, environment, placed, threads
 from crossloom.codesign.plugins import open_data
 from crossloom.codesign.progress import Progress, Silent
-from crossloom.codesign.record import Agreement, Result, versions
-from crossloom.compiled import RUNGS, CompiledChip, Rung, compile
+from crossloom.codesign.recipe import sequence
+from crossloom.codesign.recipe_run import Weaving
+from crossloom.codesign.record import Agreement, NoisePoint, Result, Spread, versions
+from crossloom.compiled import CHIP_RUNGS, RUNGS, CompiledChip, Rung, compile
 from crossloom.errors import InputError
 from crossloom.frontend import calibrate, convert
 from crossloom.hardware import Chip
+from crossloom.mapping import map_program
 from crossloom.training import DataSet, Loader, TrainingConfig, build_network, checkpoint_path, fit, load_weights
 
 ACTIVITY_IMAGES = 64
@@ -107,6 +112,8 @@ class Job:
         if self.config.network.weights is not None:
             self.network  # noqa: B018 -- loads and checks
         self.data.fingerprint()
+        if self.config.recipe is not None:
+            self.weaving.rehearse()
 
     @property
     def calibration(self) -> Loader:
@@ -150,6 +157,26 @@ class Job:
             result = self._fit(self.untrained, config, "float")
             outcome.append(f"{100 * result:.2f} % on the test images")
 
+    @cached_property
+    def weaving(self) -> Weaving:
+        """The recipe at work."""
+        config = self.config
+        assert config.recipe is not None and config.finetuning is not None
+        network = self.network if self.folder.done("train") or config.training is None else self.untrained
+        return Weaving(
+            config.recipe, network.eval(), self.data, self.hardware, config.quantisation, config.finetuning,
+            self.calibration, self.path / "steps", config.machine, self.progress,
+            activity_images(self.data, config.seed), config.evaluation.images.get("integer"),
+        )  # fmt: skip
+
+    def step(self, number: int) -> None:
+        """A training step of the recipe, counted from 1."""
+        step = self.weaving.recipe.training[number - 1]
+        with self.stage(step.name, sequence([step])[0].partition(": ")[2]) as outcome:
+            self.weaving.train(number)
+            found = self.weaving.candidate(number)
+            outcome.append(f"{100 * found.accuracy:.2f} % on the integer rung, {found.crossbars:,} crossbars")
+
     def quantise(self) -> None:
         """Calibration and quantisation-aware fine-tuning."""
         config, bits = self.config.finetuning, self.config.quantisation
@@ -162,6 +189,13 @@ class Job:
                 outcome.append(f"{100 * result:.2f} % on the test images")
             self.__dict__["quantised"] = module.eval()
 
+    def middle(self) -> list[tuple[str, Callable[[], None]]]:
+        """The stages between float weights and compilation: quantisation, or the recipe's training steps."""
+        if self.config.recipe is None:
+            return [("quantise", self.quantise)]
+        names = [step.name for step in self.config.recipe.training]
+        return [(name, partial(self.step, number)) for number, name in enumerate(names, 1)]
+
     def _fit(self, network: nn.Module, config: TrainingConfig, where: str) -> float:
         """Train into a folder below the run's, going on from a checkpoint that is there; accuracy at the end."""
         folder, machine = self.path / where, self.config.machine
@@ -172,10 +206,13 @@ class Job:
     def compile(self) -> None:
         """Integer program, placed on arrays, written to the folder."""
         with self.stage("compile", f"for {self.hardware.name}") as outcome:
-            chip = compile(
-                self.quantised, self.hardware, self.calibration,
-                name=self.config.network.name, classes=self.data.classes,
-            )  # fmt: skip
+            if self.config.recipe is None:
+                chip = compile(
+                    self.quantised, self.hardware, self.calibration,
+                    name=self.config.network.name, classes=self.data.classes,
+                )  # fmt: skip
+            else:
+                chip = self.weaving.chip_made()
             chip.save(self.path / CHIP)
             outcome.append(f"{chip.crossbars:,} crossbars, {100 * chip.mapping.utilisation:.0f} % of cells used")
 
@@ -200,6 +237,7 @@ class Job:
             cost = estimate(self.chip.mapping, activity).to_dict()
             outcome.append(f"{1e6 * cost['area_m2']:.3g} mm², {1e6 * cost['energy_j']:.3g} µJ an image")
         found = {rung: self.evaluate(rung) for rung in self.rungs}
+        spreads = {rung: self.spread(rung) for rung in self.chip_rungs}
         config, data, total = self.config, self.data, len(self.data.test.labels)
         notes = [*data.notes]
         notes += [
@@ -214,9 +252,12 @@ class Job:
             hardware=self.hardware.name,
             classes=list(data.classes),
             parameters=parameters(self.network),
-            accuracy={rung: o.accuracy for rung, o in found.items()},
-            images={rung: o.images for rung, o in found.items()},
+            accuracy={rung: o.accuracy for rung, o in found.items()} | {r: s.mean for r, s in spreads.items()},
+            images={rung: o.images for rung, o in found.items()} | {r: s.images for r, s in spreads.items()},
             agreement=agreements(found),
+            chips=dict(spreads),
+            noise=[self.noisy(sigma) for sigma in sorted(set(config.evaluation.noise))],
+            **self.woven(),
             crossbars=self.chip.crossbars,
             area_m2=cost["area_m2"],
             energy_j=cost["energy_j"],
@@ -238,10 +279,54 @@ class Job:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ).save(self.path)
 
+    def woven(self) -> dict[str, Any]:
+        """What a recipe came to, as fields of `Result`; nothing without one."""
+        if self.config.recipe is None:
+            return {}
+        weaving, numbers = self.weaving, range(len(self.config.recipe.steps) + 1)
+        return {
+            "recipe": self.config.recipe.plain(), "steps": weaving.records(),
+            "candidates": [weaving.candidate(number) for number in numbers],
+        }  # fmt: skip
+
+    def spread(self, rung: Rung) -> Spread:
+        """Accuracy over chips on a rung where each has its own cells; kept."""
+        return Spread(**self._over_chips(rung, rung, self.chip))
+
+    def noisy(self, sigma: float) -> NoisePoint:
+        """Accuracy over chips at a strength of programming variation; kept."""
+        chip = self.chip.mapping.chip
+        changes = {"device.variation": {"model": "lognormal", "sigma": sigma} if sigma else {"model": "none"}}
+        copies = {name: layer.copies for name, layer in self.chip.mapping.layers.items()}
+        made = CompiledChip(
+            map_program(self.chip.program, chip.override(changes), copies), None, self.chip.converters
+        )
+        return NoisePoint(sigma=sigma, **self._over_chips(f"noise-{sigma:g}", "analog", made))
+
+    def _over_chips(self, name: str, rung: Rung, chip: CompiledChip) -> dict[str, Any]:
+        evaluation = self.config.evaluation
+        total = min(evaluation.images.get(rung, len(self.data.test.labels)), len(self.data.test.labels))
+
+        def make() -> dict[str, Any]:
+            found = chip.accuracy(
+                self.data.test_loader(), rung, total, "cuda" if self.config.machine.device == "cuda" else "cpu",
+                chips=evaluation.chips, seed=self.config.seed,
+                tick=lambda done: self.progress.tick(done, total * evaluation.chips),
+            )  # fmt: skip
+            return {"mean": found.value, "std": found.spread, "values": list(found.chips), "images": found.images}
+
+        kept = Kept(self.path / "chips", self.progress)
+        return dict(kept.part(name, f"{evaluation.chips} chips, {total} images each", make))
+
     @property
     def rungs(self) -> list[Rung]:
-        """The rungs to run, in the ladder's order."""
+        """The rungs to run on which all chips compute the same, in the ladder's order."""
         return [rung for rung in RUNGS if rung in self.config.evaluation.rungs]
+
+    @property
+    def chip_rungs(self) -> list[Rung]:
+        """The rungs to run on which each chip has its own cells, in the ladder's order."""
+        return [rung for rung in CHIP_RUNGS if rung in self.config.evaluation.rungs]
 
 
 def agreements(found: dict[Rung, Outputs]) -> dict[str, Agreement]:
@@ -304,7 +389,7 @@ def run(
             state.holds(job.data.fingerprint())
             stages: list[tuple[str, Callable[[], None]]] = [
                 ("train" if config.training else "weights", job.train),
-                ("quantise", job.quantise),
+                *job.middle(),
                 ("compile", job.compile),
             ]
             for name, work in stages:

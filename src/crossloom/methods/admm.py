@@ -67,6 +67,7 @@ class ADMM(Method):
     """
 
     name: ClassVar[str] = "admm"
+    prunes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class ADMM(Method):
         return Distillation(self.teacher, self.distillation, self.temperature)
 
     def finish(self, network: nn.Module) -> dict[str, Any]:
-        """Put the projected weights in for good; says how many weights are left and how far the residuals fell."""
+        """Put the projected weights in for good; says how many weights are left, and every set's residuals."""
         if not self.targets:
             self.prepare(network)
         if any(target.mask is None for target in self.targets):
@@ -156,7 +157,8 @@ class ADMM(Method):
                 target.weight.copy_(target.mapped())
         kept = {t.name: int((t.weight != 0).sum()) for t in self.targets}
         dense = {t.name: t.weight.numel() for t in self.targets}
-        return {"kept": kept, "dense": dense, "updates": self.updates}
+        residuals = [dict(vars(record)) for record in self.history]
+        return {"kept": kept, "dense": dense, "updates": self.updates, "residuals": residuals}
 
     # -- the method -------------------------------------------------------------------------------------------------
 

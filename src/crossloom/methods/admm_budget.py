@@ -26,6 +26,9 @@ KEEPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
 FORMATS = ("fixed-point:8", "fixed-point:6", "fixed-point:5", "fixed-point:4", "power-of-two:4")
 """Formats that are tried, `set:bits`."""
 
+AS_IS = "as-is"
+"""No level set: the layer's own quantiser stays. For networks that another method has quantised."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -33,7 +36,7 @@ class Setting:
 
     Attributes:
         keep: share of its filter shapes.
-        format: of its weights, `fixed-point:<bits>` or `power-of-two:<bits>`.
+        format: of its weights, `fixed-point:<bits>`, `power-of-two:<bits>`, or `as-is` for what they have.
     """
 
     keep: float = 1.0
@@ -41,9 +44,8 @@ class Setting:
 
     @property
     def bits(self) -> int:
-        """Width of the weights' integer codes."""
-        (levels,) = (s for s in self.sets() if isinstance(s, Levels))
-        return levels.bits
+        """Width of the weights' integer codes; 1 where it is left as it is, the same for every setting then."""
+        return next((s.bits for s in self.sets() if isinstance(s, Levels)), 1)
 
     def sets(self) -> list[Constraint]:
         """The constraint sets.
@@ -53,10 +55,10 @@ class Setting:
         """
         kind, _, bits = self.format.partition(":")
         known = {"fixed-point": FixedPoint, "power-of-two": PowerOfTwo}
-        if kind not in known or not bits.isdigit():
-            raise InputError.choice("budget.format", self.format, FORMATS)
+        if self.format != AS_IS and (kind not in known or not bits.isdigit()):
+            raise InputError.choice("budget.format", self.format, (*FORMATS, AS_IS))
         structure: list[Constraint] = [Columns(self.keep)] if self.keep < 1 else []
-        return [*structure, known[kind](int(bits))]
+        return structure if self.format == AS_IS else [*structure, known[kind](int(bits))]
 
 
 LEAST_HARM = 1e-4

@@ -220,6 +220,7 @@ class Approximation(Method):
     """
 
     name: ClassVar[str] = "approximation"
+    recores: ClassVar[bool] = True
 
     def __init__(
         self,

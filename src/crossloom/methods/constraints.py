@@ -12,6 +12,7 @@ arXiv 2104.08378 (N:M).
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -46,6 +47,11 @@ class Constraint(ABC):
     def contains(self, weight: Float[Tensor, "outputs ..."]) -> bool:
         """Whether the weight lies in the set, exactly."""
         return torch.equal(self.project(weight), weight)
+
+    def spec(self) -> dict[str, Any]:
+        """What a recipe says of the set; `constraint` makes it again."""
+        takes = inspect.signature(type(self).__init__).parameters
+        return {"set": self.name} | {name: getattr(self, name) for name in takes if name in vars(self)}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not isinstance(v, Tensor))

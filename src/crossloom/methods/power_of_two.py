@@ -45,6 +45,7 @@ class PowerOfTwoIntegers(Method):
     """
 
     name: ClassVar[str] = "power-of-two"
+    requantises: ClassVar[bool] = True
 
     def __init__(
         self, bits: int = 8, symmetric_weights: bool = False, weight_step: PowerOfTwo = "up",

@@ -22,9 +22,19 @@ class Method:
 
     Attributes:
         name: the word in recipes.
+        recores: it gives layers another core.
+        prunes: it leaves zeros that are to stay zeros in the steps behind it.
+        keeps_zeros: if it recores, weights that are zero stay so.
+        requantises: it puts in all quantisers anew.
+        lasting: its loss, extra loss and callbacks go on in the steps behind it.
     """
 
     name: ClassVar[str]
+    recores: ClassVar[bool] = False
+    prunes: ClassVar[bool] = False
+    keeps_zeros: ClassVar[bool] = False
+    requantises: ClassVar[bool] = False
+    lasting: ClassVar[bool] = False
 
     def prepare(self, network: nn.Module) -> None:
         """Edit the network before training: weave layers, add masks, set quantisers."""

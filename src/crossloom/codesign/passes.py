@@ -1,0 +1,148 @@
+"""Mapping passes by the names that recipes give them: each rewrites the integer program and keeps its answers."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from crossloom.errors import InputError
+from crossloom.hardware import Chip
+from crossloom.mapping import map_program, rename, reorder
+from crossloom.mapping.blocks import cut
+from crossloom.mapping.read_objectives import Objective
+from crossloom.simulate import ReadNoise
+from crossloom.simulate.observe import input_vectors
+from crossloom.weave import Program, WovenLayer
+from crossloom.weave.compaction import compacted
+
+VECTORS = 2048
+"""Input vectors of a layer that a pass looks at."""
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a pass is done.
+
+    Attributes:
+        program: the integer program.
+        chip: the hardware.
+        images: calibration images.
+    """
+
+    program: Program
+    chip: Chip
+    images: Tensor
+
+
+def compact(site: Site) -> tuple[Program, Figures]:
+    """Rows and columns of zeros leave the cores."""
+    made = compacted(site.program)
+    before = {layer.name: layer.core.shape[1:] for layer in site.program.layers}
+    changed = {
+        layer.name: {"rows": layer.core.shape[1], "columns": layer.core.shape[2]}
+        for layer in made.layers
+        if layer.core.shape[1:] != before[layer.name]
+    }
+    return made, {"layers": changed}
+
+
+def renamed(
+    site: Site, layers: Sequence[str] = ("*",), complement: bool = False, access: rename.Access = "summed",
+    saves: Literal["arrays", "rows"] = "arrays",
+) -> tuple[Program, Figures]:  # fmt: skip
+    """Equal rows are stored once, in layers where that pays.
+
+    Args:
+        site: where.
+        layers: patterns of names.
+        complement: a row may be stored as another one's negative.
+        access: how inputs that share a row reach it.
+        saves: what a layer must save to be renamed: sums of inputs have more digits, and the table has a price, so
+            that fewer rows in as many arrays cost energy and time.
+
+    Raises:
+        InputError: a pattern without a layer, or what `rename.exact` raises.
+    """
+    wanted = matching("rename.layers", layers, site.program)
+    _, done = rename.program(site.program, layers=wanted, complement=complement, access=access)
+    if saves not in ("arrays", "rows"):
+        raise InputError.choice("rename.saves", saves, ("arrays", "rows"))
+
+    def taken(layer: WovenLayer) -> int:
+        return len(cut(layer, site.chip.array).blocks) if saves == "arrays" else layer.core.shape[1]
+
+    before = {layer.name: taken(layer) for layer in site.program.layers}
+    kept = {name: found for name, found in done.items() if taken(found.layer) < before[name]}
+    made = site.program.replace_layers({name: found.layer for name, found in kept.items()})
+    return made, {"layers": {n: {"rows": f.assignment.rows, "of": f.rows_before} for n, f in kept.items()}}
+
+
+def reordered(
+    site: Site, layers: Sequence[str] = ("*",), objective: Objective = "skipped", noise: float | None = None,
+    law: str = "root", sweeps: int = 30, vectors: int = 512,
+) -> tuple[Program, Figures]:  # fmt: skip
+    """Rows are put into the order in which reads are idle most often, or wrong least often.
+
+    Args:
+        site: where.
+        layers: patterns of names.
+        objective: see `crossloom.mapping.reorder`.
+        noise: σ of a read at a partial sum of 1, in level steps, for the objectives that need it.
+        law: of that noise: `proportional` or `root`.
+        sweeps: passes of the search.
+        vectors: input vectors looked at.
+
+    Raises:
+        InputError: a pattern without a layer, or what `reorder` raises.
+    """
+    wanted = matching("reorder.layers", layers, site.program)
+    if objective not in get_args(Objective):
+        raise InputError.choice("reorder.objective", objective, get_args(Objective))
+    if law not in ("proportional", "root"):
+        raise InputError.choice("reorder.law", law, ("proportional", "root"))
+    found = input_vectors(map_program(site.program, site.chip), site.images, VECTORS)
+    read = None if noise is None else ReadNoise(law, sigma=noise)  # type: ignore[arg-type]
+    made, done = reorder.program(
+        site.program, site.chip.array, {name: found[name] for name in wanted}, objective, read, sweeps=sweeps,
+        vectors=vectors,
+    )  # fmt: skip
+    return made, {"layers": {n: {"before": f.before, "after": f.value, "bound": f.bound} for n, f in done.items()}}
+
+
+Pass = Callable[..., tuple[Program, Figures]]
+
+PASSES: dict[str, Pass] = {"compact": compact, "rename": renamed, "reorder": reordered}
+"""The passes. Each takes a `Site` and its options, and returns the program with plain figures for the record."""
+
+
+def apply(name: str, site: Site, options: Mapping[str, Any]) -> tuple[Program, Figures]:
+    """A pass by name.
+
+    Raises:
+        InputError: an unknown pass, options that it does not take, or what the pass itself refuses.
+    """
+    if name not in PASSES:
+        raise InputError.choice("pass", name, PASSES)
+    try:
+        return PASSES[name](site, **options)
+    except TypeError as error:
+        raise InputError(f"pass.{name}", dict(options), f"options that it takes ({error})") from error
+
+
+def matching(field: str, patterns: Sequence[str], program: Program) -> list[str]:
+    """Names of the layers that patterns name.
+
+    Raises:
+        InputError: a pattern without a layer.
+    """
+    names = [layer.name for layer in program.layers]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise InputError.choice(field, pattern, names)
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
