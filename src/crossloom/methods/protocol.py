@@ -63,13 +63,14 @@ def methods() -> dict[str, type[Method]]:
     from crossloom.methods.block_pruning import BlockPruning
     from crossloom.methods.crossbar_masks import CrossbarMasks, KeepZeroBlocks
     from crossloom.methods.integer_training import IntegerTraining
+    from crossloom.methods.keep_zeros import KeepZeros
     from crossloom.methods.kernel_groups import KernelGroups
     from crossloom.methods.power_of_two import PowerOfTwoIntegers
     from crossloom.methods.runtime_simulator import RuntimeAdaptation
 
     ours: tuple[type[Method], ...] = (
-        ADMM, Approximation, BlockPruning, CrossbarMasks, IntegerTraining, KeepZeroBlocks, KernelGroups,
-        PowerOfTwoIntegers, RuntimeAdaptation,
+        ADMM, Approximation, BlockPruning, CrossbarMasks, IntegerTraining, KeepZeroBlocks, KeepZeros,
+        KernelGroups, PowerOfTwoIntegers, RuntimeAdaptation,
     )  # fmt: skip
     own: dict[str, type[Method]] = {cls.name: cls for cls in ours}
     others = {point.name: point for point in entry_points(group=GROUP) if point.name not in own}
