@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,8 @@ def test_in_a_loop_of_ones_own_every_weight_ends_in_every_set(accumulate: int) -
             assert torch.equal(target.weight != 0, target.mask & (target.weight != 0))
     figures = admm.finish(module)
     assert figures["kept"]["model.4"] < figures["dense"]["model.4"] / 2
+    assert figures["residuals"] == [vars(record) for record in admm.history] != []
+    assert json.loads(json.dumps(figures)) == figures
     assert module.losses[-1] < module.losses[0]
 
 

@@ -121,7 +121,7 @@ def test_light_dark_and_paint(chromium: str, folder: Path, tmp_path: Path) -> No
       colours.push(colour());
       document.getElementById("theme").click();
       papers.push(paper());
-      document.querySelector('button[data-paint="use"]').click();
+      document.querySelector('button[data-paint="layer"]').click();
       colours.push(colour());
       dispatchEvent(new Event("beforeprint"));
       const folded = () => document.querySelectorAll("details:not([open])").length;

@@ -1,20 +1,7 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 
-from crossloom.report.figures import (
-    LEAKAGE,
-    OTHERS,
-    PLAIN,
-    agreements,
-    curves,
-    ladder,
-    layers,
-    parts,
-    wilson,
-)
-from crossloom.report.run import Entry, Log
+from crossloom.report.figures import LEAKAGE, OTHERS, PLAIN, layers, parts
+from crossloom.report.run import Entry
 
 PARTS = [f"part{i}" for i in range(10)]
 
@@ -35,51 +22,6 @@ def cost(leakage: float = 0.0) -> Entry:
         name: {"energy_j": 1.5 * energies[name], "leakage_j": leakage / 10, "area_m2": areas[name]} for name in PARTS
     }
     return Entry({"cost": {"layers": [layer, half, idle], "components": components}})
-
-
-@given(st.integers(0, 500), st.integers(1, 500))
-def test_intervals_are_wilsons(right: int, images: int) -> None:
-    right = min(right, images)
-    expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
-    assert wilson(right / images, images) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-def test_the_ladder_is_in_order_and_to_scale() -> None:
-    entry = Entry(
-        {"accuracy": {"crossbar": 0.95, "mine": 0.93, "float": 0.99, "integer": {"value": 0.97, "images": 100}}}
-    )
-    shown = ladder(entry)
-    assert shown is not None
-    assert [rung.name for rung in shown.rungs] == ["float", "integer", "crossbar", "mine"]
-    assert [rung.drop for rung in shown.rungs] == ["", "−2.00", "−4.00", "−6.00"]
-    at = [rung.at for rung in shown.rungs]
-    assert at[0] - at[1] == pytest.approx(at[1] - at[2], abs=0.01) and at[0] - at[2] == pytest.approx(
-        at[1] - at[3], abs=0.01
-    )
-    assert shown.rungs[1].number.pointer == "/accuracy/integer/value"
-    assert shown.rungs[0].low is None and shown.rungs[1].low is not None
-    assert 0 <= shown.rungs[1].low < shown.rungs[1].at < (shown.rungs[1].high or 0) <= 100
-    assert all(0 <= position <= 100 for position, _ in shown.ticks)
-
-
-def test_no_accuracy_no_ladder() -> None:
-    assert ladder(Entry({})) is ladder(Entry({"accuracy": {}})) is None
-
-
-def test_equal_accuracies_have_a_scale() -> None:
-    shown = ladder(Entry({"accuracy": {"float": 1.0, "integer": 1.0}}))
-    assert shown is not None
-    assert [rung.at for rung in shown.rungs] == [50.0, 50.0]
-
-
-def test_agreement_is_told_only_as_measured() -> None:
-    entry = Entry(
-        {"agreement": {"a=b": {"images": 10, "equal": True}, "b=c": {"equal": False, "same_class": 0.5}, "c=d": {}}}
-    )
-    assert agreements(entry) == [
-        "a and b: equal, logit for logit, on all 10 images",
-        "b and c: the same class for 50.00 %",
-    ]
 
 
 def test_bars_add_up() -> None:
@@ -121,27 +63,3 @@ def test_colours_go_to_what_is_large_in_any_bar() -> None:
 def test_cost_without_layers_or_parts() -> None:
     assert layers(Entry({}), [], {}) is None
     assert parts(Entry({})) == []
-
-
-def test_curves_share_frames_by_what_they_measure() -> None:
-    log = Log("", [1.0, 2.0, 3.0], {
-        "train_loss": [2.0, 1.0, 0.5], "train_accuracy": [0.2, 0.5, 0.9], "test_accuracy": [None, 0.6, None],
-        "residual": [3.0, 2.0, 1.0], "blank": [None, None, None],
-    })  # fmt: skip
-    accuracy, loss, residual = curves(log)
-    assert [chart.title for chart in (accuracy, loss, residual)] == ["accuracy", "loss", "residual"]
-    test, train = accuracy.lines
-    assert (test.name, test.dashed, test.last, len(test.points)) == ("test accuracy", False, "60.00 %", 1)
-    assert (train.dashed, train.last) == (True, "90.00 %")
-    xs, ys = [p[0] for p in train.points], [p[1] for p in train.points]
-    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1])
-    assert (ys[0] - ys[1]) / (ys[1] - ys[2]) == pytest.approx(0.3 / 0.4, abs=0.001)
-    assert all(0 <= value <= 100 for p in train.points for value in p[:2])
-    assert all(0 <= at <= 100 for chart in (accuracy, loss, residual) for at, _ in chart.x_ticks + chart.y_ticks)
-
-
-def test_a_single_epoch_and_a_flat_curve() -> None:
-    (chart,) = curves(Log("", [1.0], {"train_loss": [0.0]}))
-    assert chart.lines[0].points[0][0] == 50.0
-    assert 0 <= chart.lines[0].points[0][1] <= 100
-    assert [text for _, text in chart.x_ticks] == ["1"]

@@ -97,3 +97,13 @@ def test_large_macros_show_no_empty_places(chip: CompiledChip) -> None:
 @pytest.mark.parametrize(("places", "beside"), [(1, 1), (2, 2), (4, 2), (7, 7), (8, 4), (12, 4), (16, 4), (64, 8)])
 def test_places_side_by_side(places: int, beside: int) -> None:
     assert side(places) == beside
+
+
+def test_a_tiles_utilisation_counts_its_empty_places(chip: CompiledChip) -> None:
+    hierarchy, mapping = chip.hardware.hierarchy, chip.mapping
+    places = hierarchy.arrays_per_macro * hierarchy.macros_per_tile
+    found = plan(chip).uses
+    assert len(found) == mapping.tiles
+    for tile, use in enumerate(found):
+        inside = [mapping.array_utilisation(a) for a in mapping.arrays if a.tile == tile]
+        assert use == pytest.approx(sum(inside) / places)

@@ -57,6 +57,7 @@ class Plan:
 
     Attributes:
         tiles: per tile its macros, per macro its slots.
+        uses: per tile, cells that hold weights over the cells of all its places, empty ones included.
         macro_columns: slots side by side in a macro.
         tile_columns: macros side by side in a tile.
         size: `large`, `medium` or `small` squares, by how many there are.
@@ -67,6 +68,7 @@ class Plan:
     """
 
     tiles: list[list[list[Slot]]]
+    uses: list[float]
     macro_columns: int
     tile_columns: int
     size: str
@@ -90,6 +92,8 @@ def plan(chip: CompiledChip) -> Plan:
         while len(tiles[placed.tile]) <= placed.macro:
             tiles[placed.tile].append([])
         tiles[placed.tile][placed.macro].append(_slot(mapping, placed, number[placed.layer]))
+    places = hierarchy.arrays_per_macro * hierarchy.macros_per_tile
+    uses = [math.fsum(slot.utilisation for macro in tile for slot in macro) / places for tile in tiles]
     for tile in tiles:
         for macro in tile:
             macro += [EMPTY] * (hierarchy.arrays_per_macro - len(macro)) * (hierarchy.arrays_per_macro <= MOST_EMPTY)
@@ -117,6 +121,7 @@ def plan(chip: CompiledChip) -> Plan:
     }
     return Plan(
         tiles=tiles,
+        uses=uses,
         macro_columns=side(min(hierarchy.arrays_per_macro, MOST_EMPTY)),
         tile_columns=side(min(hierarchy.macros_per_tile, MOST_EMPTY)),
         size="large" if len(drawn) <= 64 else "medium" if len(drawn) <= 512 else "small",

@@ -32,16 +32,17 @@ def quantity(value: float, unit: str, like: float | None = None) -> tuple[str, s
         like: another value whose prefix is used as well, so that a column is in one unit, unless this value is less
             than a hundredth of that unit.
     """
+    factor, name = prefixed(like or value, unit) if like or value else (1.0, "mm²" if unit == "m^2" else unit)
+    if value and abs(value) < 0.01 * factor:
+        factor, name = prefixed(value, unit)
+    return digits(value / factor), name
+
+
+def prefixed(size: float, unit: str) -> tuple[float, str]:
+    """(size in SI units, name) of the unit that a quantity is written in: `prefixed(1.2e-8, "J")` is (1e-9, "nJ")."""
     least = 0.01 if unit == "m^2" else 0.9995
     known = scales(unit)
-
-    def scale(size: float) -> tuple[float, str]:
-        return next((s for s in known if abs(size) >= least * s[0]), known[-1])
-
-    factor, name = scale(like or value) if like or value else (1.0, "mm²" if unit == "m^2" else unit)
-    if value and abs(value) < 0.01 * factor:
-        factor, name = scale(value)
-    return digits(value / factor), name
+    return next((s for s in known if abs(size) >= least * s[0]), known[-1])
 
 
 def scales(unit: str) -> tuple[tuple[float, str], ...]:
@@ -83,6 +84,27 @@ def points(difference: float) -> str:
     """A difference of two fractions in percentage points, with its sign: +0.12, −0.30, ±0.00."""
     text = f"{abs(100 * difference):.2f}"
     return ("±" if text == "0.00" else "+" if difference > 0 else MINUS) + text
+
+
+def spoken(name: str) -> str:
+    """A name of the files for people: `adc_conversion` is `adc conversion`."""
+    return name.replace("_", " ")
+
+
+def ratio(value: float, base: float) -> str:
+    """How many times the base: `ratio(2.0, 8.0)` is "0.250 ×"; empty where the base is 0."""
+    return f"{digits(value / base)} ×" if base else ""
+
+
+def padded(low: float, high: float, limits: tuple[float, float]) -> tuple[float, float]:
+    """A range with a little air on both sides, inside `limits` where the data are."""
+    span = (high - low) or abs(high) or 1.0
+    bottom, top = low - 0.08 * span, high + 0.08 * span
+    if low >= limits[0]:
+        bottom = max(bottom, limits[0])
+    if high <= limits[1]:
+        top = min(top, limits[1])
+    return bottom, top if top > bottom else bottom + 1.0
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
