@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from crossloom.cli import options as o
 from crossloom.cli.output import Output
@@ -46,6 +47,34 @@ def networks(
         return views.networks(records)
 
     return Output(whole, view)
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE]", help="One recipe, to see it as YAML; without: all.")
+    ] = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> Output:
+    """The ready recipes, or one as YAML: to read, or to copy and change.
+
+    [dim]crossloom recipes
+    crossloom recipes all-four > mine.yaml[/dim]
+    """
+    from crossloom.codesign.recipe import Recipe, ready, sequence
+
+    if name is not None:
+        one = Recipe.load(name)
+        return Output(one.plain(), lambda: Text(one.to_yaml().rstrip(), no_wrap=True, overflow="ignore"))
+    found = [Recipe.load(known) for known in ready()]
+
+    def view() -> Any:
+        from crossloom.cli import views
+
+        return views.recipes([(r.name, r.hardware or "", r.about, sequence(r.steps)) for r in found])
+
+    return Output({"recipes": [r.plain() for r in found]}, view)
 
 
 def list_hardware(json: o.Json = False, quiet: o.Quiet = False, verbose: o.Verbose = False) -> Output:

@@ -121,6 +121,57 @@ def train(
     return do(whole, place(whole, run_dir, name, whole.default_name), fresh, quiet)
 
 
+def codesign(
+    network: o.Network = None,
+    data: o.Data = None,
+    data_dir: o.DataDir = None,
+    weights: o.Weights = None,
+    normalisation: o.Normalisation = None,
+    train_images: o.TrainImages = None,
+    recipe: o.RecipeName = None,
+    hardware: o.Hardware = None,
+    set_: o.Set = None,
+    seed: o.Seed = None,
+    epochs: o.Epochs = None,
+    finetune: o.Finetune = None,
+    limit: o.Limit = None,
+    chips: o.Chips = None,
+    noise: o.Noise = None,
+    run_dir: o.RunDir = None,
+    name: o.Name = None,
+    fresh: o.Fresh = False,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> Output:
+    """Compress, quantise and harden a network for a chip by a recipe.
+
+    A recipe is a list of steps: methods that train, then passes that map. It is
+    rehearsed on the network and the chip before anything is trained. Every step
+    is kept in the run's folder, and the same command goes on where it stopped.
+    --finetune N shares N epochs among the steps.
+
+    [dim]crossloom codesign --network lenet5 --data mnist --recipe all-four
+    crossloom codesign --network resnet20 --weights resnet20.th --recipe mine.yaml
+    crossloom compare runs/one runs/other[/dim]
+    """
+    from crossloom.codesign import configure
+
+    if network is None:
+        raise InputError("--network", None, "the name of a network (see `crossloom networks`)")
+    if recipe is None:
+        raise InputError("--recipe", None, "a recipe of `crossloom recipes`, or a YAML file")
+    config = configure(
+        network, data, hardware, overrides=set_ or (), weights=weights, normalisation=normalisation, seed=seed or 0,
+        epochs=epochs, finetune_epochs=finetune, train_images=train_images, chips=chips,
+        images=limits(limit, chips is not None or bool(noise)),
+        noise=noise or (), recipe=recipe, machine=machine(device, threads, data_dir),
+    )  # fmt: skip
+    return do(config, place(config, run_dir, name, config.default_name), fresh, quiet)
+
+
 def compile_(
     network: o.Network = None,
     weights: o.Weights = None,
@@ -233,16 +284,17 @@ def place(config: RunConfig, run_dir: Path | None, name: str | None, default: st
     return run_dir if run_dir is not None else RUNS / (name or default)
 
 
-def limits(given: list[str] | None) -> dict[Any, int]:
-    """Test images by rung from `--limit N` or `--limit rung=N`."""
+def limits(given: list[str] | None, chips: bool = False) -> dict[Any, int]:
+    """Test images by rung from `--limit N` or `--limit rung=N`; with `chips` of the analog rung, too."""
     from crossloom.compiled import RUNGS
 
+    rungs = (*RUNGS, "analog") if chips else RUNGS
     found: dict[Any, int] = {}
     for text in given or ():
         rung, equals, number = text.rpartition("=")
-        if equals and rung not in RUNGS:
-            raise InputError.choice("--limit", rung, RUNGS)
+        if equals and rung not in rungs:
+            raise InputError.choice("--limit", rung, rungs)
         if not number.strip().isdecimal() or int(number) < 1:
             raise InputError("--limit", text, "a number of images from 1, or rung=number such as crossbar=500")
-        found |= {rung: int(number)} if equals else dict.fromkeys(RUNGS, int(number))
+        found |= {rung: int(number)} if equals else dict.fromkeys(rungs, int(number))
     return found

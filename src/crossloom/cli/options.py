@@ -50,6 +50,12 @@ def _chips() -> list[str]:
     return names()
 
 
+def _recipes() -> list[str]:
+    from crossloom.codesign.recipe import ready
+
+    return ready()
+
+
 Network = Annotated[
     str | None,
     typer.Option(
@@ -150,6 +156,27 @@ ConfigFile = Annotated[
     typer.Option(
         "--config", "-c", metavar="FILE", rich_help_panel=RUN_PANEL,
         help="A run's configuration (config.yaml) in place of the options above.",
+    ),
+]  # fmt: skip
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", "-r", metavar="NAME|FILE", autocompletion=complete(_recipes), rich_help_panel=RUN_PANEL,
+        help="A recipe of `crossloom recipes`, or a YAML file.",
+    ),
+]  # fmt: skip
+Chips = Annotated[
+    int | None,
+    typer.Option(
+        "--chips", metavar="N", rich_help_panel=RUN_PANEL,
+        help="Also measure accuracy on so many chips, each with its own cells (analog rung).",
+    ),
+]  # fmt: skip
+Noise = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--noise", metavar="SIGMA", rich_help_panel=RUN_PANEL,
+        help="Also measure those chips at this strength of programming variation; may be repeated.",
     ),
 ]  # fmt: skip
 Json = Annotated[

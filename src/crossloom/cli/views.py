@@ -169,6 +169,18 @@ def networks(records: Sequence[dict[str, Any]]) -> RenderableType:
     return table
 
 
+def recipes(found: Sequence[tuple[str, str, str, list[str]]]) -> RenderableType:
+    """Recipes (name, chip, what it does, steps), each with its steps."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", show_lines=True)
+    for heading in ("recipe", "chip"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what it does, step by step")
+    for name, chip, about, steps in found:
+        lines = "\n".join(f"{i}. {escape(step)}" for i, step in enumerate(steps, 1))
+        table.add_row(f"[bold]{name}[/]", chip, f"{escape(about)}\n[dim]{lines}[/]")
+    return table
+
+
 def chips(records: Sequence[dict[str, Any]]) -> RenderableType:
     """Chips in a line each."""
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")

@@ -185,8 +185,9 @@ class Recipe(Part):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """As YAML; `from_plain(yaml.safe_load(…))` gives back an equal recipe."""
-        return str(yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True, width=120))
+        """As YAML, defaults left out; `from_plain(yaml.safe_load(…))` gives back an equal recipe."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
 
     @staticmethod
     def from_plain(content: Mapping[str, Any], where: str = "recipe") -> Recipe:

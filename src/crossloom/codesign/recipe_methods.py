@@ -69,7 +69,7 @@ def resolved(call: Call, bench: Bench) -> Options:
         if not isinstance(limits, Mapping):
             raise InputError(field, limits, "a mapping such as {of: crossbars, saved: 0.3}")
         options |= SEARCHES[call.method](bench, dict(limits), options)
-    takes = inspect.signature(known()[call.method].__init__).parameters
+    takes = inspect.signature(known()[call.method]).parameters
     array = bench.chip.array
     if call.method == RenameRows.name and "tables" not in options:
         options = {"tables": tables(bench.network, bench.chip, bench.batches, **options)}
@@ -93,7 +93,7 @@ def made(call: Call, options: Options, bench: Bench) -> Method:
     if options.get("teacher") == "float":
         options["teacher"] = bench.teacher
     kind = known()[call.method]
-    takes = {n: p for n, p in inspect.signature(kind.__init__).parameters.items() if n != "self"}
+    takes = inspect.signature(kind).parameters
     for name in options:
         if name not in takes and all(p.kind is not p.VAR_KEYWORD for p in takes.values()):
             raise InputError.choice(f"recipe.{call.method}", name, takes)

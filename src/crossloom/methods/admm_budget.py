@@ -2,7 +2,7 @@
 
 Every layer has a ladder of settings, from gentle to harsh: a share of filter shapes kept and a width of the weights.
 The harm of a setting is measured, not modelled: the loss on a few batches with that layer alone projected. Then the
-gentlest plan is made harsher step by step, always by the step that saves most cost for the harm it adds, until the
+gentlest plan is made harsher leap by leap, always by the one that saves most cost for the harm it adds, until the
 target is met. What a plan costs is asked of a function (a method knows nothing of chips); `crossloom.codesign.budget`
 gives one for any chip and target.
 """
@@ -168,18 +168,26 @@ def search(rungs: Mapping[str, Sequence[tuple[Setting, float]]], cost: Cost, tar
     dense = now = price(at)
     steps = 0
 
-    def worth(name: str) -> float:
-        """Cost saved for the harm of a layer's next rung; −1 where there is none."""
-        if at[name] + 1 == len(rungs[name]):
-            return -1.0
-        harm = rungs[name][at[name] + 1][1] - rungs[name][at[name]][1]
-        return max(now - price(at | {name: at[name] + 1}), 0.0) / (harm + LEAST_HARM)
+    def leap(name: str) -> tuple[float, int]:
+        """The best leap of a layer: cost saved for the harm done, and the rung it ends on.
 
-    worths = {name: worth(name) for name in rungs}
+        A cost that comes in whole arrays may not fall at all from one rung to the next, so farther ones count too.
+        """
+        here = at[name]
+        found = [
+            (
+                max(now - price(at | {name: there}), 0.0) / (rungs[name][there][1] - rungs[name][here][1] + LEAST_HARM),
+                there,
+            )
+            for there in range(here + 1, len(rungs[name]))
+        ]
+        return max(found, key=lambda leap: (leap[0], -leap[1]), default=(-1.0, here))
+
+    leaps = {name: leap(name) for name in rungs}
     while now > target:
-        best = max(worths, key=lambda name: worths[name])
-        at[best], steps = at[best] + 1, steps + 1
+        best = max(leaps, key=lambda name: leaps[name][0])
+        at[best], steps = leaps[best][1], steps + 1
         now = price(at)
-        worths[best] = worth(best)  # the others' stay: costs of layers add up but for what the chip shares
+        leaps[best] = leap(best)  # the others' stay: costs of layers add up but for what the chip shares
     plan = {name: rungs[name][i][0] for name, i in at.items()}
     return Found(plan, now, dense, sum(rungs[name][i][1] for name, i in at.items()), steps)
