@@ -11,18 +11,15 @@ from crossloom.nn import woven_layers
 
 
 class ClipLatents(pl.Callback):
-    """Keep every woven layer's latent weight within [−bound, bound] (Courbariaux et al., BinaryConnect, NeurIPS 2015,
-    section 2.4): beyond it the straight-through gradient vanishes and a weight could not come back.
-
-    Args:
-        bound: of the absolute value.
+    """Keep every latent weight under a fixed step s and b bits within ±s·2^(b−1) (Courbariaux et al., BinaryConnect,
+    NeurIPS 2015, section 2.4): beyond it the straight-through gradient vanishes and a weight could not come back.
     """
-
-    def __init__(self, bound: float) -> None:
-        self.bound = bound
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Clip."""
         with torch.no_grad():
             for layer in woven_layers(pl_module).values():
-                layer.weight.clamp_(-self.bound, self.bound)
+                config = layer.weight_quantiser.config
+                if config.fixed_step is not None:
+                    bound = config.fixed_step * 2.0 ** (config.bits - 1)
+                    layer.weight.clamp_(-bound, bound)

@@ -7,6 +7,10 @@ straight-through gradients (Hubara et al., Quantized Neural Networks, JMLR 18, 2
 
 The paper's abstract gives the bits (1-bit weights, 2-bit activations) and the accuracy. Shifts, loss and optimiser are
 this file's own choices, each an option.
+
+Batch norms are folded into the latent weights before they go, so that the sizes of the channels stay what they were.
+Where two values are added (residual networks), what the addition reads keeps its sign; all steps are powers of two, so
+the addition is one of shifted integers. A trained network can keep what it computes (`pretrained`).
 """
 
 from __future__ import annotations
@@ -21,8 +25,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
+from crossloom.methods.cores import cores, pruned
+from crossloom.methods.graph_values import added, answer
 from crossloom.methods.protocol import Method
-from crossloom.nn import Quantiser, QuantiserConfig, WeightQuantiser, woven_layers
+from crossloom.nn import Conv2d, Linear, Quantiser, QuantiserConfig, WeightQuantiser, woven_layers
+from crossloom.nn.quantisers import RangeMethod, least_error_step, to_power_of_two
 
 LossName = Literal["cross-entropy", "margin", "squared"]
 Shifts = Literal["fitted", "learnt"] | Mapping[str, int]
@@ -47,12 +54,20 @@ class IntegerTraining(Method):
             for the right class and −margin for the others.
         temperature: T above.
         margin: above, in units of z.
+        residuals: bits of values that only additions read, signed where the data are; no crossbar sees them.
+        input_step: `one`: the images are the codes, unsigned; `fitted`: a power of two and a sign from the calibration
+            images, for networks that want normalised ones.
+        pretrained: keep what a trained network computes, as far as integers can: every layer's step is the power of
+            two of least error in place of weights spread over [−1, 1], and the shifts of batch norms and biases stay,
+            as integers on the accumulators' grid. Ours; the paper trains from nothing and has neither.
 
     Raises:
         InputError: bits outside 1…8, an unknown loss or shift rule, a temperature or margin that is not positive.
     """
 
     name: ClassVar[str] = "integer-training"
+    requantises: ClassVar[bool] = True
+    lasting: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -63,20 +78,27 @@ class IntegerTraining(Method):
         loss: LossName = "cross-entropy",
         temperature: float = 8.0,
         margin: float = 16.0,
+        residuals: int = 8,
+        input_step: Literal["one", "fitted"] = "one",
+        pretrained: bool = False,
     ) -> None:
         inputs = activations if inputs is None else inputs
-        for field, bits in (("weights", weights), ("activations", activations), ("inputs", inputs)):
+        widths = {"weights": weights, "activations": activations, "inputs": inputs, "residuals": residuals}
+        for field, bits in widths.items():
             if not 1 <= bits <= 8:
                 raise InputError(f"{self.name}.{field}", bits, "1 to 8 bits", str(min(max(bits, 1), 8)))
         if loss not in get_args(LossName):
             raise InputError.choice(f"{self.name}.loss", loss, get_args(LossName))
         if isinstance(shifts, str) and shifts not in ("fitted", "learnt"):
             raise InputError.choice(f"{self.name}.shifts", shifts, ("fitted", "learnt", "{layer: shift}"))
+        if input_step not in ("one", "fitted"):
+            raise InputError.choice(f"{self.name}.input_step", input_step, ("one", "fitted"))
         for field, value in (("temperature", temperature), ("margin", margin)):
             if not value > 0:
                 raise InputError(f"{self.name}.{field}", value, "a positive number")
         self.weights, self.activations, self.inputs = weights, activations, inputs
         self.shifts, self.kind, self.temperature, self.margin = shifts, loss, temperature, margin
+        self.residuals, self.input_step, self.pretrained = residuals, input_step, pretrained
         self.network: nn.Module | None = None
 
     @property
@@ -85,11 +107,11 @@ class IntegerTraining(Method):
         return QuantiserConfig(bits=self.weights, range="fixed", fixed_step=2.0 ** (1 - self.weights))
 
     def prepare(self, network: nn.Module) -> None:
-        """Drop biases and batch norms, fix the weights' steps, and set every activation quantiser.
+        """Fold batch norms, drop biases, fix the weights' steps, and set every activation quantiser.
 
         Raises:
-            InputError: a layer with a quantiser of its own kind that cannot be integer (named), or a shift given for
-                a layer that is not there.
+            InputError: ±1 weights on a pruned network; a shift given for a layer that is not there, or behind one
+                without a given shift.
         """
         layers, activations = woven_layers(network), activation_quantisers(network)
         given = {} if isinstance(self.shifts, str) else dict(self.shifts)
@@ -97,32 +119,71 @@ class IntegerTraining(Method):
         for name in given:
             if name not in makers.values():
                 raise InputError.choice(f"{self.name}.shifts", name, list(makers.values()))
-        for layer in layers.values():
-            layer.bias, layer.norm = None, None
-            layer.weight_quantiser = WeightQuantiser(self.weight_config).to(layer.weight.device)
-            with torch.no_grad():  # the same signs and order of sizes, spread over [−1, 1]
-                layer.weight.div_(3 * layer.weight.std().clamp_min(1e-12)).clamp_(-1, 1)
+        for name, twins in cores(network).items():
+            if self.weights == 1 and pruned(twins[0]):
+                expected = f"2 bits or more: {name!r} has pruned weights, and ±1 has no zero to keep them at"
+                raise InputError(f"{self.name}.weights", 1, expected, "2")
+        for twins in cores(network).values():
+            self._integers(twins)
+        added_to, result = added(network), answer(network)
         for path, quantiser in activations.items():
-            config = QuantiserConfig(
-                bits=self.activations, range="learnt" if self.shifts == "learnt" else "mse", power_of_two="nearest"
-            )
-            maker = makers.get(layer_of(path))
+            maker, bits = makers.get(layer_of(path)), self.activations
+            signed: bool | None = False
+            if quantiser is result:  # what is no layer's accumulator keeps its width and its sign
+                signed, bits = None, quantiser.config.bits
+            elif path in added_to and not (bits == 1 and not added_to[path]):
+                signed, bits = None, self.residuals if added_to[path] else bits
+            method: RangeMethod = "learnt" if self.shifts == "learnt" else "mse"
+            config = QuantiserConfig(bits=bits, range=method, power_of_two="nearest")
             if layer_of(path) == "input_codes":
-                config = QuantiserConfig(bits=self.inputs, range="fixed", fixed_step=1.0)
+                signed, config = False, QuantiserConfig(bits=self.inputs, range="fixed", fixed_step=1.0)
+                if self.input_step == "fitted":
+                    signed, config = None, QuantiserConfig(bits=self.inputs, range="mse", power_of_two="nearest")
             elif maker in given:
-                before: Quantiser = layers[maker].__dict__["input_quantiser"]
+                layer = layers[maker]
+                before: Quantiser = layer.__dict__["input_quantiser"]
                 if before.config.fixed_step is None:
                     raise InputError(f"{self.name}.shifts", given, f"shifts of all layers before {maker} too")
-                step = before.config.fixed_step * 2.0 ** (1 - self.weights + given[maker])
-                config = QuantiserConfig(bits=self.activations, range="fixed", fixed_step=step)
-            quantiser.configure(config, signed=False, device=next(network.parameters()).device)
+                step = before.config.fixed_step * weight_step(layer) * 2.0 ** given[maker]
+                config = config.model_copy(update={"range": "fixed", "fixed_step": step, "power_of_two": "off"})
+            quantiser.configure(config, signed=signed, device=next(network.parameters()).device)
         self.network = network
 
+    @torch.no_grad()
+    def _integers(self, layers: Sequence[Conv2d | Linear]) -> None:
+        """Make integers of the layers that share a weight: their norms folded, their step fixed."""
+        first = layers[0]
+        biases = [layer.folded()[1] for layer in layers]
+        scales = [scale for layer in layers if (scale := layer.norm_scale()) is not None]
+        if scales:  # layers that share weights but not norms: the mean of the norms' scales
+            first.weight.mul_(torch.stack(scales).mean(0).view(-1, *[1] * (first.weight.dim() - 1)))
+        core = first.latent().detach()
+        live = core[core != 0]
+        if self.pretrained:
+            config = self.weight_config.model_copy(update={"fixed_step": self._least_error(live)})
+        else:  # the same signs and order of sizes, spread over [−1, 1]
+            config = self.weight_config
+            spread = live.std() if live.numel() > 1 else live.abs().sum()
+            first.weight.div_(3 * spread.clamp_min(1e-12)).clamp_(-1, 1)
+        for layer, bias in zip(layers, biases, strict=True):
+            layer.norm = None
+            layer.bias = nn.Parameter(bias.clone()) if self.pretrained and bias is not None else None
+            layer.weight_quantiser = WeightQuantiser(config).to(first.weight.device)
+
+    def _least_error(self, weights: Float[Tensor, " live"]) -> float:
+        """The power-of-two step of least squared error for the weights that are not 0."""
+        if not weights.numel():
+            return self.weight_config.fixed_step or 1.0
+        if self.weights == 1:
+            return float(to_power_of_two(weights.abs().mean().double(), "nearest"))
+        top = (1 << (self.weights - 1)) - 1
+        return least_error_step(weights.double(), float(weights.abs().max()) / top, -top, top, "nearest")
+
     def callbacks(self) -> Sequence[Any]:
-        """The clip of the latent weights to [−1, 1] after every step."""
+        """The clip of the latent weights to what their codes can hold after every step, [−1, 1] if spread so."""
         from crossloom.methods.clipping import ClipLatents
 
-        return (ClipLatents(1.0),)
+        return (ClipLatents(),)
 
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """(logits, labels) → scalar, on the raw integers z = logits / step of the last accumulator."""
@@ -141,16 +202,19 @@ class IntegerTraining(Method):
         return of_integers
 
     def accumulator_step(self) -> float:
-        """The real value of one unit of the last layer's accumulators.
+        """The real value of one unit of the answer: of the last layer's accumulators, or of the codes that answer.
 
         Raises:
             InputError: `prepare` was not called.
         """
         if self.network is None:
             raise InputError(self.name, "not prepared", "prepare(network) before its loss is used")
-        last = list(woven_layers(self.network).values())[-1]
+        last = answer(self.network)
+        if isinstance(last, Quantiser):
+            return float(last.step().detach())
+        assert isinstance(last, (Conv2d, Linear))
         source: Quantiser = last.__dict__["input_quantiser"]
-        return float(source.step().detach()) * 2.0 ** (1 - self.weights)
+        return float(source.step().detach()) * weight_step(last)
 
     def finish(self, network: nn.Module) -> dict[str, Any]:
         """The shift of every activation: {"shifts": {layer: s}, "weight_bits": …, "activation_bits": …}."""
@@ -158,9 +222,14 @@ class IntegerTraining(Method):
         after = {layer_of(path): quantiser for path, quantiser in activation_quantisers(network).items()}
         for name, layer in woven_layers(network).items():
             if flat(name) in after:
-                unit = float(layer.__dict__["input_quantiser"].step().detach()) * 2.0 ** (1 - self.weights)
+                unit = float(layer.__dict__["input_quantiser"].step().detach()) * weight_step(layer)
                 found[name] = round(math.log2(float(after[flat(name)].step().detach()) / unit))
         return {"shifts": found, "weight_bits": self.weights, "activation_bits": self.activations}
+
+
+def weight_step(layer: Conv2d | Linear) -> float:
+    """The real value of one step of a layer's weights."""
+    return float(layer.weight_quantiser.step(layer.folded()[0])[0].detach())
 
 
 def activation_quantisers(network: nn.Module) -> dict[str, Quantiser]:
