@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crossloom.cli import catalogue, chips, jobs, papers, validation
+from crossloom.cli import catalogue, chips, compare, jobs, papers, validation
 from crossloom.cli.options import Command
 
 HELP = """Weave neural networks onto compute-in-memory crossbars.
@@ -57,6 +57,7 @@ app.command(cls=Command, rich_help_panel=WORK)(chips.simulate)
 app.command(cls=Command, rich_help_panel=WORK)(chips.cost)
 app.command(cls=Command, rich_help_panel=WORK)(jobs.report)
 app.command(cls=Command, rich_help_panel=WORK)(papers.reproduce)
+app.command(cls=Command, rich_help_panel=LOOK)(compare.compare)
 app.command(cls=Command, rich_help_panel=LOOK)(catalogue.networks)
 app.command(cls=Command, rich_help_panel=LOOK)(catalogue.recipes)
 app.command(cls=Command, rich_help_panel=LOOK)(validation.validate)

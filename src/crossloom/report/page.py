@@ -104,6 +104,8 @@ def environment_for_templates() -> Environment:
     templates.filters |= {
         "count": units.count,
         "percent": units.percent,
+        "points": units.points,
+        "times": lambda ratio: units.ratio(ratio, 1.0),
         "plain": units.plain,
         "spoken": units.spoken,
     }

@@ -113,6 +113,6 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     if not span > 0:
         return [low]
     scale = 10.0 ** math.floor(math.log10(span / wanted))
-    step = min((scale * m for m in (1, 2, 5, 10)), key=lambda step: abs(span / step - wanted))
+    step = min((scale * m for m in (1, 2, 5, 10)), key=lambda step: abs(math.log(span / step / wanted)))
     first = math.ceil(low / step - 1e-9)
     return [round(step * i, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
