@@ -20,8 +20,8 @@ from crossloom.simulate import Executor
 from crossloom.training import load_dataset
 
 COMMANDS = (
-    "demo", "train", "compile", "simulate", "cost", "report", "reproduce", "networks", "hardware list",
-    "hardware show", "results render", "results schema",
+    "demo", "train", "compile", "simulate", "cost", "report", "compare", "reproduce", "networks",
+    "hardware list", "hardware show", "results render", "results schema",
 )  # fmt: skip
 
 
