@@ -65,12 +65,13 @@ def methods() -> dict[str, type[Method]]:
     from crossloom.methods.integer_training import IntegerTraining
     from crossloom.methods.keep_zeros import KeepZeros
     from crossloom.methods.kernel_groups import KernelGroups
+    from crossloom.methods.layer_bits import LayerBits
     from crossloom.methods.power_of_two import PowerOfTwoIntegers
     from crossloom.methods.runtime_simulator import RuntimeAdaptation
 
     ours: tuple[type[Method], ...] = (
         ADMM, Approximation, BlockPruning, CrossbarMasks, IntegerTraining, KeepZeroBlocks, KeepZeros,
-        KernelGroups, PowerOfTwoIntegers, RuntimeAdaptation,
+        KernelGroups, LayerBits, PowerOfTwoIntegers, RuntimeAdaptation,
     )  # fmt: skip
     own: dict[str, type[Method]] = {cls.name: cls for cls in ours}
     others = {point.name: point for point in entry_points(group=GROUP) if point.name not in own}
