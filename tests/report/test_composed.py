@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from crossloom.report import write_report
-from crossloom.report.pareto import Point, beside, best, candidates, fronts
+from crossloom.report.pareto import Point, beside, best, candidates, fronts, numbered
 from crossloom.report.plots import residuals
 from crossloom.report.run import Entry, Number
+from crossloom.report.steps import tell
 from tests.report.page import Page, resolve
 from tests.report.test_browser import answer, open_page, with_script
 from tests.report.test_page import page_of, shown
@@ -187,3 +188,26 @@ def test_the_markup_is_sound(composed_folder: Path) -> None:
         assert link.attributes["href"][1:] in ids
     for image in page.all("svg"):
         assert "aria-hidden" in image.attributes or image.attributes["aria-label"]
+
+
+def test_points_in_one_place_are_one_heap(composed: dict[str, Any]) -> None:
+    first, *_, last = composed["candidates"]
+    same = [last | {"name": f"again{i}"} for i in range(3)]
+    chart = fronts(candidates(Entry({"candidates": [first, last, *same]})))[0]
+    assert [pin.label for pin in chart.pins] == ["1", "2", "3", "4", "2–5"]
+    assert [pin.side != "" for pin in chart.pins] == [True, False, False, False, True]
+    assert chart.pins[-1].tag == "approximate … again2"
+    assert numbered([1, 4]) == "1, 4"
+
+
+def test_what_methods_say_becomes_facts_and_columns() -> None:
+    said = {"updates": 3, "done": True, "kept": {"a": 1, "b": 2}, "records": [{"x": 1}],
+            "layers": {"a": {"rows": 5, "pair": [1250, 3]}, "b": {"rows": 6}}}  # fmt: skip
+    told = tell("method", Entry(said, "/m"))
+    assert told.facts == [("updates", Number("/m/updates", 3)), ("done", "yes")]
+    assert told.columns == {
+        "kept": {"a": Number("/m/kept/a", 1), "b": Number("/m/kept/b", 2)},
+        "rows": {"a": Number("/m/layers/a/rows", 5), "b": Number("/m/layers/b/rows", 6)},
+        "pair": {"a": "1\u202f250, 3"},
+    }
+    assert told.rows == ["a", "b"]

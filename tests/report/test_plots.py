@@ -1,6 +1,7 @@
 import pytest
 
-from crossloom.report.plots import curves
+from crossloom.report.chart import Axis
+from crossloom.report.plots import curves, marks
 from crossloom.report.run import Log
 
 
@@ -26,3 +27,11 @@ def test_a_single_epoch_and_a_flat_curve() -> None:
     assert chart.lines[0].points[0][0] == 50.0
     assert 0 <= chart.lines[0].points[0][1] <= 100
     assert [text for _, text in chart.x_ticks] == ["1"]
+
+
+def test_every_axis_has_marks() -> None:
+    logarithmic = Axis("", logarithmic=True)
+    assert list(marks(logarithmic, (0.5, 20.0))) == [0.5, 1.0, 2.0, 5.0, 10.0, 20.0]
+    assert len(marks(logarithmic, (0.66, 1.0))) >= 2
+    assert 2 <= len(marks(logarithmic, (1e-12, 1.0))) <= 7
+    assert len(marks(Axis(""), (0.0, 0.1))) >= 2

@@ -76,7 +76,7 @@ def render(run: Run) -> str:
         "noise": noise(result),
         "strengths": list(result.at("noise").rows()),
         "steps": steps(result),
-        "recipe": yaml_text(result.at("recipe")),
+        "recipe": yaml_text(Entry(without_nulls(result.at("recipe").content))),
         "fronts": charts,
         "candidates": lines(points, charts) if charts else [],
         "assumptions": statements(result.at("cost", "assumptions")),
@@ -168,6 +168,13 @@ def command(result: Entry) -> str:
 def yaml_text(part: Entry) -> str:
     """A JSON value as YAML, which reads better."""
     return str(yaml.safe_dump(part.content, sort_keys=False, allow_unicode=True)) if part else ""
+
+
+def without_nulls(content: Any) -> Any:
+    """A JSON value without the fields that say nothing."""
+    if isinstance(content, dict):
+        return {key: without_nulls(value) for key, value in content.items() if value is not None}
+    return [without_nulls(value) for value in content] if isinstance(content, list) else content
 
 
 def environment(result: Entry) -> list[tuple[str, list[tuple[str, str]]]]:

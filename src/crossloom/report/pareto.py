@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,6 +56,8 @@ class Pin:
     Attributes:
         number: of the point, from 1.
         name: of the point.
+        label: what the pin says: its number, or those of all points here if it lies on top of them.
+        tag: what stands beside it: its name, or the first and the last of those below it.
         at: (across, down) in percent.
         side: where the name stands: above, left, right, below, or empty where it has no room.
         words: the point in words.
@@ -64,6 +67,8 @@ class Pin:
 
     number: int
     name: str
+    label: str
+    tag: str
     at: Place
     side: str
     words: str
@@ -139,23 +144,45 @@ def _front(name: str, unit: str, known: Sequence[tuple[int, Point, Number]]) -> 
     frame = Frame(axis, accuracy_axis("accuracy", ends), xs, ends)
     ahead = best(list(zip(xs, ys, strict=True)))
     places = [frame.at(x, y) for x, y in zip(xs, ys, strict=True)]
-    sides = beside(places, [point.name for _, point, _ in known])
-    pins = [
-        Pin(
-            i + 1, point.name, at, side,
-            f"{point.name}: {percent(point.accuracy.value)} %"
-            + (f" ± {percent(point.spread.value)}" if point.spread else "")
-            + f", {said_cost(name, unit, x.value)}",
-            front, x, point.accuracy,
-        )
-        for (i, point, x), at, side, front in zip(known, places, sides, ahead, strict=True)
-    ]  # fmt: skip
+    heaps = stacked(places)
+    top = {heap[-1]: heap for heap in heaps}
+    names = [point.name for _, point, _ in known]
+    tags = {k: names[k] if len(heap) == 1 else f"{names[heap[0]]} … {names[k]}" for k, heap in top.items()}
+    sides = dict(zip(top, beside([places[k] for k in top], list(tags.values())), strict=True))
+    pins = []
+    for k, (i, point, x) in enumerate(known):
+        words = f"{point.name}: {percent(point.accuracy.value)} %"
+        words += f" ± {percent(point.spread.value)}" if point.spread else ""
+        words += f", {said_cost(name, unit, x.value)}"
+        label = numbered([known[m][0] + 1 for m in top.get(k, [k])])
+        side, tag = sides.get(k, ""), tags.get(k, point.name)
+        pins.append(Pin(i + 1, point.name, label, tag, places[k], side, words, ahead[k], x, point.accuracy))
     corners = sorted({at for at, front in zip(places, ahead, strict=True) if front})
     stairs: list[Place] = [(corners[0][0], 100.0)]
-    for x, y in corners:
-        stairs += [(x, stairs[-1][1]), (x, y)]
+    for across, down in corners:
+        stairs += [(across, stairs[-1][1]), (across, down)]
     stairs.append((100.0, stairs[-1][1]))
     return Front(name, axis.label, pins, stairs[1:], frame.x_ticks(factor), frame.y_ticks(True), logarithmic)
+
+
+def stacked(places: Sequence[Place]) -> list[list[int]]:
+    """Pins that would hide each other, heap by heap; the last of a heap lies on top."""
+    heaps: list[list[int]] = []
+    for k, (x, y) in enumerate(places):
+        for heap in heaps:
+            across, down = x - places[heap[0]][0], y - places[heap[0]][1]
+            if math.hypot(across * WIDTH / 100, down * HEIGHT / 100) < 0.6 * PIN:
+                heap.append(k)
+                break
+        else:
+            heaps.append([k])
+    return heaps
+
+
+def numbered(numbers: Sequence[int]) -> str:
+    """Numbers in short: 3, or 4–8, or 1, 4."""
+    run = list(range(numbers[0], numbers[-1] + 1))
+    return f"{numbers[0]}–{numbers[-1]}" if len(numbers) > 2 and list(numbers) == run else ", ".join(map(str, numbers))
 
 
 def said_cost(name: str, unit: str, value: float) -> str:

@@ -88,16 +88,19 @@ class Frame:
 
     def x_ticks(self, factor: float = 1.0) -> Ticks:
         """Round values across, in units of `factor`."""
-        return [(self.at(v, self.up[0])[0], said(v / factor)) for v in thinned(self.x.ticks(self.across))]
+        return [(self.at(v, self.up[0])[0], said(v / factor)) for v in marks(self.x, self.across)]
 
     def y_ticks(self, fractions: bool = False) -> Ticks:
         """Round values upwards, in percent if they are fractions."""
-        found = thinned(self.y.ticks(self.up), 6)
+        found = marks(self.y, self.up)
         return [(self.at(self.across[0], v)[1], f"{100 * v:.4g} %" if fractions else said(v)) for v in found]
 
 
-def thinned(values: Sequence[float], most: int = 7) -> Sequence[float]:
-    """At most so many of them, evenly."""
+def marks(axis: Axis, span: tuple[float, float], most: int = 7) -> Sequence[float]:
+    """Round values of an axis: at most so many, and at least two also where a logarithmic axis spans little."""
+    values = axis.ticks(span)
+    if len(values) < 2:
+        values = [value for value in ticks(*span, 4) if value > 0 or not axis.logarithmic]
     return values[:: math.ceil(len(values) / most)] if values else values
 
 
@@ -217,7 +220,7 @@ def residuals(history: Entry) -> list[Chart]:
             named.add(entry)
             lines.append(Line(shown, colour % COLOURS, False, spots, last, pairs[-1][1]))
         whole = [(at, text) for at, text in frame.x_ticks() if float(text).is_integer()]
-        charts.append(Chart(f"{kind} residual, relative to the weight", lines, whole, frame.y_ticks(), "update"))
+        charts.append(Chart(f"{kind} residual / ‖W‖", lines, whole, frame.y_ticks(), "update"))
     return charts
 
 

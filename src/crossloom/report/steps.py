@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from crossloom.report.pareto import COSTS
 from crossloom.report.run import Entry, Number
-from crossloom.report.units import spoken
+from crossloom.report.units import count, spoken
 
 Cell = Number | str
 """A number of `result.json`, or words."""
@@ -41,6 +42,7 @@ class Step:
         kind: training or mapping.
         epochs: of training, or None.
         told: by method, those that said something.
+        left: the candidate that it left: what, number, unit.
     """
 
     number: int
@@ -48,6 +50,7 @@ class Step:
     kind: str
     epochs: Number | None
     told: list[Told]
+    left: list[tuple[str, Number, str]] = field(default_factory=list)
 
 
 def steps(result: Entry) -> list[Step]:
@@ -56,8 +59,17 @@ def steps(result: Entry) -> list[Step]:
     for i, row in enumerate(result.at("steps").rows()):
         epochs = row.number("epochs")
         told = [one for name, part in row.at("figures").items() if (one := tell(name, part)).facts or one.columns]
-        found.append(Step(i + 1, row.text("name"), row.text("kind"), epochs if epochs and epochs.value else None, told))
+        epochs = epochs if epochs and epochs.value else None
+        found.append(
+            Step(i + 1, row.text("name"), row.text("kind"), epochs, told, left(result.at("candidates", i + 1)))
+        )
     return found
+
+
+def left(candidate: Entry) -> list[tuple[str, Number, str]]:
+    """A candidate's accuracy and costs: what, number, unit."""
+    wanted = (("accuracy", "accuracy", "%"), *COSTS)
+    return [(what, number, unit) for what, key, unit in wanted if (number := candidate.number(key)) is not None]
 
 
 def tell(method: str, part: Entry) -> Told:
@@ -78,9 +90,13 @@ def _put(told: Told, name: str, entry: Entry) -> None:
         single = {key: cell for key, below in entry.items() if (cell := _cell(below)) is not None}
         if single:
             told.columns[name] = single
-        for key, below in entry.items():
-            if key not in single:
-                _put(told, f"{name}, {spoken(key)}", below)
+        deeper = {key: below for key, below in entry.items() if key not in single}
+        for key, below in deeper.items():
+            for inner, value in below.items():  # layer to {what: value} is a column for each what
+                if (cell := _cell(value)) is not None:
+                    told.columns.setdefault(spoken(inner), {})[key] = cell
+                else:
+                    _put(told, f"{name}, {spoken(key)}, {spoken(inner)}", value)
     elif (cell := _cell(entry)) is not None:
         told.facts.append((name, cell))
 
@@ -93,7 +109,8 @@ def _cell(entry: Entry) -> Cell | None:
     if isinstance(content, list):
         if any(isinstance(item, (dict, list)) for item in content):
             return None
-        return ", ".join(row.text() for row in entry.rows()) if len(content) <= 12 else f"{len(content)} values"
+        said = [count(item) if type(item) in (int, float) else str(item) for item in content]
+        return ", ".join(said) if len(said) <= 12 else f"{count(len(said))} values"
     if isinstance(content, bool):
         return "yes" if content else "no"
     return content if isinstance(content, str) else entry.number()
