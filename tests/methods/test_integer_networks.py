@@ -113,6 +113,24 @@ def test_a_trained_network_keeps_what_it_computes() -> None:
     assert errors[0] < 0.01 < errors[1]
 
 
+def test_what_is_clipped_is_the_core() -> None:
+    module = convert(residual(1), torch.zeros(2, *SHAPE))
+    weave = method("approximation", layers={"inner": {"order": 2}, "head": {"order": 1, "group": 4}})
+    weave.prepare(module)  # as in one step of a recipe: trained with its change of basis
+    step = IntegerTraining(weights=3, activations=4)
+    step.prepare(module)
+    layer = woven_layers(module)["inner"]
+    assert float(layer.latent().detach().abs().max()) == pytest.approx(1, abs=1e-5)
+    (callback,) = step.callbacks()
+    with torch.no_grad():
+        layer.weight.mul_(3)
+    wanted = layer.latent().detach().clamp(-1, 1)
+    callback.on_train_batch_end(None, module)
+    assert torch.allclose(layer.latent().detach(), wanted, atol=1e-5)
+    weave.finish(module)
+    assert torch.allclose(layer.weight.detach(), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_zeros_stay_zeros_from_two_bits_on(pretrained: bool) -> None:
     x = images(SHAPE)

@@ -157,6 +157,11 @@ class ChangeOfBasis(_Blocks):
         """A·L."""
         return self.multiply(weight)
 
+    def inverse(self, core: Float[Tensor, "outputs rows"]) -> Float[Tensor, "outputs rows"]:
+        """The A of a core A·L."""
+        blocks = [torch.linalg.inv(self.get_buffer(f"block{i}").double()) for i in range(len(self.counts))]
+        return per_group(core.double(), blocks, self.counts).to(core.dtype)
+
 
 class Moments(_Blocks):
     """The weave: coefficients of the integer rows for weights, moments for inputs.

@@ -223,14 +223,15 @@ def shrink(network: nn.Module, found: Ties, gone: set[int]) -> None:
 
 
 def _cut(layer: Conv2d | Linear, out: Tensor, into: Tensor) -> None:
+    whole = layer.weight.shape
     layer.weight = nn.Parameter(layer.weight[out][:, into].clone())
     if layer.bias is not None:
         layer.bias = nn.Parameter(layer.bias[out].clone())
     norm = layer.norm
     for owner in [*layer.shaping, *([norm] if norm is not None else [])]:
         for name, value in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
-            if value.shape == out.shape:
-                part = value[out].clone()
+            if value.shape in (out.shape, whole):  # per kernel, or per weight
+                part = (value[out] if value.shape == out.shape else value[out][:, into]).clone()
                 setattr(owner, name, nn.Parameter(part) if isinstance(value, nn.Parameter) else part)
     if norm is not None:
         norm.num_features = int(out.sum())

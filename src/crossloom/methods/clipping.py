@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
+from crossloom.methods.cores import clip
 from crossloom.nn import woven_layers
 
 
@@ -17,9 +17,5 @@ class ClipLatents(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Clip."""
-        with torch.no_grad():
-            for layer in woven_layers(pl_module).values():
-                config = layer.weight_quantiser.config
-                if config.fixed_step is not None:
-                    bound = config.fixed_step * 2.0 ** (config.bits - 1)
-                    layer.weight.clamp_(-bound, bound)
+        for layer in woven_layers(pl_module).values():
+            clip(layer)

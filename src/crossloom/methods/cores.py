@@ -71,3 +71,25 @@ def fold(layers: Sequence[Conv2d | Linear], mask: nn.Module) -> None:
     layers[0].weight.copy_(mask(layers[0].weight))
     for layer in layers:
         layer.shaping = nn.ModuleList(shape for shape in layer.shaping if shape is not mask)
+
+
+@torch.no_grad()
+def clip(layer: Conv2d | Linear) -> None:
+    """Bring a core under a fixed step s and b bits into ±s·2^(b−1), what its codes can hold; others are left alone.
+
+    Under an approximation that is not folded yet the core is clipped and not its coefficients in the orthonormal basis.
+    """
+    from crossloom.methods.approximation import ChangeOfBasis
+
+    config = layer.weight_quantiser.config
+    if config.fixed_step is None:
+        return
+    bound = config.fixed_step * 2.0 ** (config.bits - 1)
+    change = next(iter(layer.shaping), None)
+    if not isinstance(change, ChangeOfBasis):
+        layer.weight.clamp_(-bound, bound)
+        return
+    core = change(layer.weight)
+    outside = core.abs() > bound
+    if bool(outside.any()):
+        layer.weight.add_(change.inverse(core.clamp(-bound, bound) - core))

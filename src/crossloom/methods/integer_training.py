@@ -25,7 +25,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
-from crossloom.methods.cores import cores, pruned
+from crossloom.methods.cores import clip, cores, pruned
 from crossloom.methods.graph_values import added, answer
 from crossloom.methods.protocol import Method
 from crossloom.nn import Conv2d, Linear, Quantiser, QuantiserConfig, WeightQuantiser, woven_layers
@@ -164,11 +164,12 @@ class IntegerTraining(Method):
         else:  # the same signs and order of sizes, spread over [−1, 1]
             config = self.weight_config
             spread = live.std() if live.numel() > 1 else live.abs().sum()
-            first.weight.div_(3 * spread.clamp_min(1e-12)).clamp_(-1, 1)
+            first.weight.div_(3 * spread.clamp_min(1e-12))
         for layer, bias in zip(layers, biases, strict=True):
             layer.norm = None
             layer.bias = nn.Parameter(bias.clone()) if self.pretrained and bias is not None else None
             layer.weight_quantiser = WeightQuantiser(config).to(first.weight.device)
+        clip(first)
 
     def _least_error(self, weights: Float[Tensor, " live"]) -> float:
         """The power-of-two step of least squared error for the weights that are not 0."""

@@ -2,7 +2,8 @@
 
 A kernel's importance is |γ| of its batch norm. A layer without batch norm (LeNet-5) gets a trainable scale per kernel
 in its place, started at the kernel's norm relative to its layer's so that the first ranking means something; the
-weights are divided by it, and the network computes the same. Importances are ranked over the whole network; then the
+weights are divided by it (or, under a quantiser of fixed range, the scale by its start), and the network computes the
+same. Importances are ranked over the whole network; then the
 kept number of kernels of each layer is rounded to a multiple of the array's weight columns, never 0. Layers with fewer
 kernels than that keep all: their array is needed anyway. Kernels that a skip path ties share one importance, the mean
 of theirs (the paper does not say how), and go together.
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from crossloom.errors import InputError
 from crossloom.methods.channels import Ties, shrink, ties
+from crossloom.methods.cores import refuse_binary
 from crossloom.methods.protocol import Method
 from crossloom.nn import Conv2d, Linear, woven_layers
 
@@ -31,15 +33,19 @@ class KernelScale(nn.Module):
 
     Args:
         scale: (outputs,), the first values.
+        unit: (outputs,), what γ is divided by before it multiplies; None: nothing.
     """
 
-    def __init__(self, scale: Float[Tensor, " outputs"]) -> None:
+    unit: Tensor
+
+    def __init__(self, scale: Float[Tensor, " outputs"], unit: Float[Tensor, " outputs"] | None = None) -> None:
         super().__init__()
         self.scale = nn.Parameter(scale.clone())
+        self.register_buffer("unit", torch.ones_like(scale) if unit is None else unit.clone())
 
     def forward(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
         """γ·W."""
-        return weight * self.scale.view(-1, *[1] * (weight.dim() - 1))
+        return weight * (self.scale / self.unit).view(-1, *[1] * (weight.dim() - 1))
 
 
 def gamma(layer: Conv2d | Linear) -> nn.Parameter | None:
@@ -115,13 +121,21 @@ class KernelGroups(Method):
 
     @torch.no_grad()
     def prepare(self, network: nn.Module) -> None:
-        """Find the ties; give layers without batch norm their scales."""
+        """Find the ties; give layers without batch norm their scales.
+
+        Raises:
+            InputError: 1-bit weights, which have no zero.
+        """
         self._network, self._ties = network, ties(network)
         for name, layer in woven_layers(network).items():
             prunable = any(c not in self._ties.frozen for c in self._ties.outputs.get(name, ()))
             if prunable and gamma(layer) is None:
                 norms = layer.latent().detach().flatten(1).norm(dim=1)
                 scale = (norms / norms.mean().clamp_min(1e-12)).clamp_min(1e-3)
+                refuse_binary(self.name, name, layer)
+                if layer.weight_quantiser.config.range == "fixed":
+                    layer.shaping.append(KernelScale(scale, scale))
+                    continue
                 layer.weight.div_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
                 layer.shaping.append(KernelScale(scale))
 
