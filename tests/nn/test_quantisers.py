@@ -194,3 +194,12 @@ def test_shaping_and_disturbance_hook_in() -> None:
     assert layer(x)[0, 1] == 0
     layer.disturbance = Shift()
     assert layer(x)[0, 1] == 3
+
+
+@pytest.mark.parametrize("range", ["minmax", "mse", "percentile", "learnt"])
+@pytest.mark.parametrize("signed", [None, False, True])
+def test_a_value_that_is_always_0_has_a_step_of_1(range: str, signed: bool | None) -> None:
+    quantiser = Quantiser(QuantiserConfig(bits=4, range=range, power_of_two="nearest"), signed)  # type: ignore[arg-type]
+    quantiser(torch.zeros(5))
+    quantiser.calibrate()
+    assert quantiser.format.scale == 1.0 and not quantiser(torch.zeros(5)).any()

@@ -213,8 +213,9 @@ class Quantiser(nn.Module):
             unsigned = True
         else:
             top = (1 << bits) - 1 if unsigned else max((1 << (bits - 1)) - 1, 1)
-            reach = max(high, -low if not unsigned else 0.0, 1e-12)
-            scale = self._fit(reach / top, unsigned)
+            reach = max(high, -low if not unsigned else 0.0)
+            # Of a value that is always 0 any step is right; 1 keeps the ratios to its neighbours' steps in range.
+            scale = self._fit(max(reach, 1e-12) / top, unsigned) if reach > 0 else 1.0
             self.zero_point = torch.zeros_like(self.zero_point)
         self.unsigned = torch.tensor(unsigned, device=self.lowest.device)
         with torch.no_grad():
