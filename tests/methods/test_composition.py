@@ -299,3 +299,7 @@ def test_what_does_not_go_together_says_why() -> None:
         method("integer-training", weights=1).prepare(module)
     with pytest.raises(InputError, match="2 bits or more"):
         method("bits", layers={"*": {"weights": 1}}).prepare(module)
+    fresh = converted("residual", 0)
+    method("approximation", layers={"wide": {"order": 2, "group": 12, "basis": "index"}}).prepare(fresh)
+    with pytest.raises(InputError, match="in an earlier step"):
+        method(*PRUNING[0][:1], **PRUNING[0][1]).prepare(fresh)

@@ -151,9 +151,9 @@ def test_layers_that_share_a_weight_share_their_mask() -> None:
     assert not any(len(layer.shaping) for layer in woven_layers(module).values())
 
 
-def test_masks_wait_for_the_change_of_basis() -> None:
+def test_masks_wait_for_a_change_of_basis_that_mixes() -> None:
     module: Any = crossloom.convert(model(), images((2, 6, 6)))
-    method("approximation", layers=WOVEN).prepare(module)
+    method("approximation", layers={"2": {"order": 2, "basis": "index"}}).prepare(module)
     step = CrossbarMasks(0.5, ROWS, COLUMNS)
     step.prepare(module)
     with pytest.raises(InputError, match=r"Approximation\.finish"):

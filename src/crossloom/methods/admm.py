@@ -24,6 +24,7 @@ from torch import Tensor, fx, nn
 
 from crossloom.errors import InputError
 from crossloom.methods.admm_state import Residuals, Rho, Target, rho_from
+from crossloom.methods.approximation import ChangeOfBasis
 from crossloom.methods.constraints import Constraint, constraint, intersected
 from crossloom.methods.level_quantiser import LevelQuantiser
 from crossloom.methods.levels import Levels
@@ -107,7 +108,7 @@ class ADMM(Method):
         """Find the layers; woven ones get quantisers that keep the level sets' scales.
 
         Raises:
-            InputError: a pattern without a layer, or sets that do not go together.
+            InputError: a pattern without a layer, sets that do not go together, or an approximation that is not folded.
         """
         layers = {n: m for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
         for pattern in self.constraints:
@@ -129,6 +130,9 @@ class ADMM(Method):
             if target.levels is not None and isinstance(module, (Conv2d, Linear)):
                 module.weight_quantiser = LevelQuantiser(target.levels, module)
                 module.weight_quantiser.enabled = False
+            if found and any(isinstance(s, ChangeOfBasis) and s.mixes for s in getattr(module, "shaping", ())):
+                expected = "approximation in an earlier step: zeros of its coefficients are not zeros of the core yet"
+                raise InputError(f"admm.constraints.{name}", "coefficients before their change of basis", expected)
             if found:
                 self.targets.append(target)
 

@@ -104,13 +104,17 @@ class Setting(BaseModel):
 
 
 def per_group(x: Float[Tensor, "outputs rows"], matrices: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
-    """x with every group's values multiplied by its run's matrix from the right: one small product a run."""
+    """x with every group's values multiplied by its run's matrix from the right: one small product a run.
+
+    In the matrices' type under autocast, too: bfloat16 has not the bits of an integer basis.
+    """
     parts, start = [], 0
-    for matrix, groups in zip(matrices, counts, strict=True):
-        stop = start + groups * matrix.shape[0]
-        part = x[:, start:stop].reshape(-1, matrix.shape[0]) @ matrix
-        parts.append(part.view(len(x), groups * matrix.shape[1]))
-        start = stop
+    with torch.autocast(x.device.type, enabled=False):
+        for matrix, groups in zip(matrices, counts, strict=True):
+            stop = start + groups * matrix.shape[0]
+            part = x[:, start:stop].to(matrix.dtype).reshape(-1, matrix.shape[0]) @ matrix
+            parts.append(part.view(len(x), groups * matrix.shape[1]))
+            start = stop
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
@@ -156,6 +160,12 @@ class ChangeOfBasis(_Blocks):
     def forward(self, weight: Float[Tensor, "outputs rows"]) -> Float[Tensor, "outputs rows"]:
         """A·L."""
         return self.multiply(weight)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a coefficient of the core comes from several of A; else (orthogonal rows) masks commute with it."""
+        blocks = [self.get_buffer(f"block{i}") for i in range(len(self.counts))]
+        return any(float((b - b.diag().diag()).abs().max()) > 1e-9 * float(b.abs().max()) for b in blocks)
 
     def inverse(self, core: Float[Tensor, "outputs rows"]) -> Float[Tensor, "outputs rows"]:
         """The A of a core A·L."""

@@ -66,7 +66,7 @@ def fold(layers: Sequence[Conv2d | Linear], mask: nn.Module) -> None:
     from crossloom.methods.approximation import ChangeOfBasis
 
     before = list(layers[0].shaping)[: list(layers[0].shaping).index(mask)]
-    if any(isinstance(shape, ChangeOfBasis) for shape in before):
+    if any(isinstance(shape, ChangeOfBasis) and shape.mixes for shape in before):
         raise InputError("masks", "coefficients before their change of basis", "Approximation.finish to come first")
     layers[0].weight.copy_(mask(layers[0].weight))
     for layer in layers:
