@@ -15,7 +15,7 @@ import crossloom
 from crossloom.errors import InputError
 from crossloom.frontend import calibrate, convert, lower
 from crossloom.methods import Approximation, Setting, method
-from crossloom.methods.approximation import ChangeOfBasis, Moments, projected
+from crossloom.methods.moments import ChangeOfBasis, Moments, projected
 from crossloom.methods.polynomials import BASES, exact_growth, runs
 from crossloom.nn import Conv2d, Linear, woven_layers
 from crossloom.simulate import Executor
@@ -397,3 +397,18 @@ def test_what_is_quantised_is_what_the_chip_stores() -> None:
     assert torch.allclose(
         projected(dense, runs(1152, 9, 2, "index")), projected(dense, runs(1152, 9, 2, "orthogonal")), atol=1e-4
     )
+
+
+def test_it_trains_under_autocast() -> None:
+    torch.manual_seed(0)
+    module = crossloom.convert(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), torch.rand(2, 1, 8, 8))
+    Approximation({"1": {"order": 1, "group": 4}}).prepare(module)
+    x = torch.rand(4, 1, 8, 8)
+    crossloom.calibrate(module, [x])
+    layer = woven_layers(module)["1"]
+    module(x).square().sum().backward()
+    exact, layer.weight.grad = layer.weight.grad.clone(), None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = module(x).float().square().sum()
+    loss.backward()
+    assert torch.allclose(layer.weight.grad, exact, rtol=0.1, atol=0.02 * float(exact.abs().max()))

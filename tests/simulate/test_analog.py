@@ -30,7 +30,7 @@ from crossloom.simulate.analog_noise import (
     pools,
     vector_keys,
 )
-from crossloom.simulate.analog_plan import plan
+from crossloom.simulate.analog_plan import plan, smooth_table
 from crossloom.simulate.analog_tensor import TensorPlan
 from crossloom.simulate.devices import WriteVerify
 from crossloom.weave import Convolution, Format, Input, Program, Woven
@@ -436,6 +436,18 @@ def test_chip_accuracy_counts_right_answers_per_chip() -> None:
         chip_accuracy(mapping, batches, chips=0)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0.01, 2.0), min_size=1, max_size=8), st.integers(1, 20))
+def test_a_table_that_is_replaced_is_followed(sigmas: list[float], reach: int) -> None:
+    table = tuple((float(p), s) for p, s in enumerate(sigmas))
+    found = smooth_table(table, reach)
+    p = np.arange(reach + 1.0)
+    wanted = np.interp(p, *np.array(table).T)
+    if found is not None:
+        assert np.sqrt(found[0] + found[1] * p + found[2] * p * p) == pytest.approx(wanted, rel=0.021)
+    assert smooth_table(tuple((float(q), 0.2 * math.sqrt(1 + 2 * q)) for q in range(9)), 8) is not None
+
+
 @pytest.mark.parametrize(
     ("fields", "conditions", "fast"),
     [
@@ -444,7 +456,9 @@ def test_chip_accuracy_counts_right_answers_per_chip() -> None:
         ({"device__variation": {"model": "lognormal", "sigma": 0.5}, "device__read_noise": 0.02}, Conditions(), True),
         ({"adc_errors": {"offset_sigma": 0.5, "gain_sigma": 0.02, "noise_sigma": 0.2}}, Conditions(), True),
         ({"adc_errors": {"inl": 0.5}}, Conditions(), False),
-        ({}, Conditions(read_noise=ReadNoise("table", table=((0.0, 0.1),))), False),
+        ({}, Conditions(read_noise=ReadNoise("table", table=((0.0, 0.1),))), True),
+        ({}, Conditions(read_noise=ReadNoise("table", table=((0.0, 0.1),), exact=True)), False),
+        ({}, Conditions(read_noise=ReadNoise("table", table=((0.0, 0.1), (3.0, 0.1), (4.0, 2.0)))), False),
     ],
 )
 def test_which_kernel_runs(fields: dict[str, Any], conditions: Conditions, fast: bool) -> None:

@@ -157,7 +157,7 @@ class NoiseStudy:
         after = map_program(program, self.before[scope].chip)
         cases = {"before": self.before[scope], "after": after}
         return {
-            "sigma": noise.sigma,
+            "sigma": noise.table[0][1] / FLOOR if noise.table else noise.sigma,
             "ideal": self.ideal(scope),
             **{
                 when: self.accuracy(scope, mapping, noise) | {"errors": self.errors(mapping, noise)}
@@ -205,7 +205,7 @@ class NoiseStudy:
 def scaled(law: str, strength: float) -> ReadNoise:
     """A law of read noise at a strength: σ, less its floor, at a partial sum of 1."""
     if law == "levels":
-        return ReadNoise("root", sigma=strength, floor=FLOOR * strength)
+        return ReadNoise("table", table=tuple((float(p), strength * float(np.sqrt(FLOOR**2 + p))) for p in range(8)))
     return ReadNoise(cast(Law, law), sigma=strength)
 
 

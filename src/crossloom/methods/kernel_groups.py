@@ -108,7 +108,6 @@ class KernelGroups(Method):
     """
 
     name: ClassVar[str] = "kernel-groups"
-    prunes: ClassVar[bool] = True
 
     def __init__(self, keep: float, columns: int = 32, start: float = 0.2, penalty: float = 1e-4) -> None:
         if not 0 < keep <= 1:

@@ -39,7 +39,8 @@ class ReadNoise:
         table: (p, σ) points of the last, p rising.
         floor: a further independent standard deviation of every read, in level steps.
         exact: always sum x²G² cell by cell under law `cell`; otherwise the sum is estimated from the read itself and
-            the number of active rows where that is good to 2 % of σ.
+            the number of active rows where that is good to 2 % of σ. Always look into the table under law `table`;
+            otherwise a parabola stands for σ² where it is good to 2 % of σ at every whole partial sum.
     """
 
     law: Law = "cell"

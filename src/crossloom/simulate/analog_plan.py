@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Integer
+from scipy.optimize import lsq_linear
 
 from crossloom.mapping import LayerMapping
 from crossloom.simulate.adc import Adc
@@ -165,8 +167,14 @@ def _noise(
     law, sigma = chip.conditions.read_noise, chip.noise_sigma * scale / unit
     constant = ((law.floor * scale) ** 2 + (block.converters.noise * adc.delta * scale) ** 2) / unit**2
     if law.law == "table":
-        points, sigmas = np.array(law.table).T
-        return GroupNoise(constant, table=np.stack([points * scale, sigmas * scale / unit]))
+        high, low = span(cells, [slice(0, len(cells))])
+        terms = None if law.exact or low < 0 else smooth_table(law.table, math.ceil(high * digit / scale))
+        if terms is None:
+            points, sigmas = np.array(law.table).T
+            return GroupNoise(constant, table=np.stack([points * scale, sigmas * scale / unit]))
+        fixed, slope, quadratic = (term * scale**2 / unit**2 for term in terms)
+        slopes = np.full(cells.shape[1], slope / scale)
+        return GroupNoise(constant + fixed, linear=slopes, quadratic=quadratic / scale**2)
     if sigma == 0:
         return GroupNoise(constant)
     columns = cells.shape[1]
@@ -185,3 +193,22 @@ def _noise(
     if digit == 1 and good and not law.exact:
         return estimate
     return GroupNoise(constant, squares=np.rint(squares) if narrow else squares)
+
+
+@cache
+def smooth_table(table: tuple[tuple[float, float], ...], reach: int) -> tuple[float, float, float] | None:
+    """(c, l, q) with σ(p)² = c + l·p + q·p² for p = 0, 1, … `reach`, q ≥ 0, σ good to `VARIANCE_TOLERANCE` of itself.
+
+    None if no such parabola is that good. Tables whose variance grows evenly, as that of summed cells does, have one,
+    and reads then need no look into the table.
+    """
+    p = np.arange(reach + 1.0)
+    wanted = np.interp(p, *np.array(table).T)
+    if wanted.min() <= 0:
+        return None
+    terms = np.stack([np.ones_like(p), p, p * p], axis=1) / (wanted**2)[:, None]
+    found = lsq_linear(terms, np.ones_like(p), bounds=([-np.inf, -np.inf, 0.0], np.inf)).x
+    variance = np.stack([np.ones_like(p), p, p * p], axis=1) @ found
+    if variance.min() <= 0 or np.abs(np.sqrt(variance) / wanted - 1).max() > VARIANCE_TOLERANCE:
+        return None
+    return float(found[0]), float(found[1]), float(found[2])
