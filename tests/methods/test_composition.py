@@ -76,11 +76,12 @@ def converted(name: str, seed: int) -> fx.GraphModule:
 
 def steps(module: fx.GraphModule, x: Tensor, lasting: list[Method], step: Method | None) -> None:
     """Two steps of momentum, with what lasting methods do after each of them."""
-    optimiser = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.03, momentum=0.9)
     module.train()
     for _ in range(2):
         optimiser.zero_grad()
         module(x).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimiser.step()
         for one in lasting:
             for callback in one.callbacks():

@@ -26,7 +26,7 @@ from crossloom.hardware import Array, Chip
 from crossloom.mapping import map_program
 from crossloom.mapping.blocks import cut
 from crossloom.methods import Setting
-from crossloom.methods.approximation import Moments, projected
+from crossloom.methods.moments import Moments, projected
 from crossloom.methods.polynomials import Run
 from crossloom.nn import Conv2d, Linear, held_weights, woven_layers
 from crossloom.weave import InputTransform, OutputTransform, Program, Rescale, WovenLayer

@@ -24,10 +24,10 @@ from torch import Tensor, fx, nn
 
 from crossloom.errors import InputError
 from crossloom.methods.admm_state import Residuals, Rho, Target, rho_from
-from crossloom.methods.approximation import ChangeOfBasis
 from crossloom.methods.constraints import Constraint, constraint, intersected
 from crossloom.methods.level_quantiser import LevelQuantiser
 from crossloom.methods.levels import Levels
+from crossloom.methods.moments import ChangeOfBasis
 from crossloom.methods.protocol import Method
 from crossloom.methods.purification import Flow
 from crossloom.nn import Conv2d, Linear

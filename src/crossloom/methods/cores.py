@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
+from crossloom.methods.moments import ChangeOfBasis
 from crossloom.nn import Conv2d, Linear, woven_layers
 
 STRAY = 1e-3
@@ -63,8 +64,6 @@ def fold(layers: Sequence[Conv2d | Linear], mask: nn.Module) -> None:
     Raises:
         InputError: a shaping before it that mixes weights (an approximation's change of basis) and is not folded yet.
     """
-    from crossloom.methods.approximation import ChangeOfBasis
-
     before = list(layers[0].shaping)[: list(layers[0].shaping).index(mask)]
     if any(isinstance(shape, ChangeOfBasis) and shape.mixes for shape in before):
         raise InputError("masks", "coefficients before their change of basis", "Approximation.finish to come first")
@@ -79,8 +78,6 @@ def clip(layer: Conv2d | Linear) -> None:
 
     Under an approximation that is not folded yet the core is clipped and not its coefficients in the orthonormal basis.
     """
-    from crossloom.methods.approximation import ChangeOfBasis
-
     config = layer.weight_quantiser.config
     if config.fixed_step is None:
         return
