@@ -138,18 +138,6 @@ class Recipe(Part):
     steps: tuple[TrainStep | MapStep, ...]
     """Training steps, then mapping steps."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _kinds(cls, given: Any) -> Any:
-        """Say which kind of step each is, so that a wrong field is complained of as one of that kind."""
-        if not isinstance(given, Mapping) or not isinstance(given.get("steps"), Sequence):
-            return given
-        steps = [
-            (MapStep if "map" in step else TrainStep).model_validate(step) if isinstance(step, Mapping) else step
-            for step in given["steps"]
-        ]
-        return {**given, "steps": steps}
-
     @property
     def training(self) -> tuple[TrainStep, ...]:
         """The training steps."""
@@ -197,14 +185,12 @@ class Recipe(Part):
             InputError: an unknown field (the nearest is suggested), a value that does not fit, an unknown method or
                 pass, or an order that cannot work (the message says why).
         """
-        from crossloom.codesign.config import explained
         from crossloom.codesign.recipe_order import check_order
 
-        try:
-            found = Recipe.model_validate(dict(content))
-        except ValidationError as error:
-            wrong = explained(error, MODELS.get(error.title, Recipe))
-            raise InputError(f"{where}.{wrong.field}", wrong.value, wrong.expected, wrong.nearest) from error
+        plain = dict(content)
+        if isinstance(plain.get("steps"), (list, tuple)):
+            plain["steps"] = [_part(f"{where}.steps.{i}", step) for i, step in enumerate(plain["steps"])]
+        found = _valid(Recipe, plain, where)
         check_order(found)
         return found
 
@@ -228,7 +214,21 @@ class Recipe(Part):
         return Recipe.from_plain(parse(text, str(name)), str(name))
 
 
-MODELS: dict[str, type[BaseModel]] = {cls.__name__: cls for cls in (Recipe, TrainStep, MapStep, Call)}
+def _part(where: str, step: Any) -> Any:
+    """A step as the kind that it is, so that a wrong field is complained of as one of that kind."""
+    if not isinstance(step, Mapping):
+        return step
+    return _valid(MapStep, step, where) if "map" in step else _valid(TrainStep, step, where)
+
+
+def _valid[P: Part](model: type[P], content: Mapping[str, Any], where: str) -> P:
+    from crossloom.codesign.config import explained
+
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        wrong = explained(error, model)
+        raise InputError(f"{where}.{wrong.field}", wrong.value, wrong.expected, wrong.nearest) from error
 
 
 def ready() -> list[str]:

@@ -64,8 +64,6 @@ def resolved(call: Call, bench: Bench) -> Options:
     options: Options = named(call.options, list(woven_layers(bench.network)))
     if "budget" in options:
         limits, field = options.pop("budget"), f"{call.method}.budget"
-        if call.method not in SEARCHES:
-            raise InputError(field, limits, f"no budget: only {' and '.join(SEARCHES)} have a search")
         if not isinstance(limits, Mapping):
             raise InputError(field, limits, "a mapping such as {of: crossbars, saved: 0.3}")
         options |= SEARCHES[call.method](bench, dict(limits), options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crossloom.codesign.passes import PASSES
 from crossloom.codesign.recipe import MapStep, Recipe
-from crossloom.codesign.recipe_methods import known
+from crossloom.codesign.recipe_methods import SEARCHES, known
 from crossloom.errors import InputError
 
 ORDER = {"rename": 1, "compact": 0, "reorder": 2}
@@ -43,6 +43,9 @@ def check_order(recipe: Recipe) -> None:
             if call.method not in methods:
                 raise InputError.choice(at, call.method, methods)
             kind = methods[call.method]
+            if "budget" in call.options and call.method not in SEARCHES:
+                expected = f"no budget: only {' and '.join(SEARCHES)} have a search"
+                raise InputError(f"{at}.{call.method}.budget", call.options["budget"], expected)
             if call.method in [other.method for other in step.methods[:place]]:
                 raise InputError(at, call.method, "a method once a step; a second time is a step of its own")
             if kind.recores and pruned is not None and not kind.keeps_zeros:

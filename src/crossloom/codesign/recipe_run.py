@@ -47,6 +47,23 @@ DENSE, MAPPING = "dense", "mapping.json"
 
 
 @dataclass
+class State:
+    """A network between two steps.
+
+    Attributes:
+        count: steps done.
+        module: the network, calibrated.
+        lasting: methods whose loss and callbacks go on.
+        pruned: whether zeros must stay zeros.
+    """
+
+    count: int
+    module: fx.GraphModule
+    lasting: list[Method]
+    pruned: bool
+
+
+@dataclass
 class Weaving:
     """One network, data set, chip and recipe.
 
@@ -77,6 +94,7 @@ class Weaving:
     progress: Progress
     activity: Tensor
     images: int | None = None
+    _latest: State | None = None
 
     # -- the network ------------------------------------------------------------------------------------------------
 
@@ -87,50 +105,71 @@ class Weaving:
         return module
 
     def after(self, count: int) -> fx.GraphModule:
-        """The network as so many training steps left it; they are done already."""
-        return self._replayed(count)[0]
+        """The network as so many training steps left it; they are done already. It is not to be changed."""
+        return self._state(count).module
 
-    def _replayed(self, count: int) -> tuple[fx.GraphModule, list[Method], bool]:
-        """The network, the methods that last, and whether zeros must stay."""
-        module, lasting, pruned = self.converted(), list[Method](), False
-        for number, step in enumerate(self.recipe.training[:count], 1):
-            where = self.place(number, step)
-            steps = self._prepared(module, step, json.loads((where / "options.json").read_text("utf-8")), pruned)
-            if step.epochs:
-                load_weights(module, where / "weights.safetensors")
-            finish(module, steps)
-            calibrate(module, self.calibration)
-            lasting += [m for m in steps if m.lasting]
-            pruned |= any(m.prunes for m in steps)
-        return module.eval(), lasting, pruned
+    def _state(self, count: int) -> State:
+        """The network after so many steps, from memory or made again; the last one asked for is remembered."""
+        if self._latest is None or self._latest.count != count:
+            here = self._latest
+            if here is None or here.count > count:
+                here = State(0, self.converted(), [], False)
+            while here.count < count:
+                step = self.recipe.training[here.count]
+                where = self.place(here.count + 1, step)
+                here = copy.deepcopy(here)
+                steps = self._prepared(here, step, json.loads((where / "options.json").read_text("utf-8")))
+                if step.epochs:
+                    load_weights(here.module, where / "weights.safetensors")
+                finish(here.module, steps)
+                here = self._finished(here, steps)
+            self._latest = here
+        return self._latest
+
+    def _finished(self, state: State, steps: Sequence[Method]) -> State:
+        """The state behind a step, whose methods are finished."""
+        calibrate(state.module, self.calibration)
+        lasting = state.lasting + [m for m in steps if m.lasting]
+        return State(
+            state.count + 1, state.module.eval(), lasting, state.pruned or any(m.prunes for m in steps)
+        )
 
     def place(self, number: int, step: TrainStep | MapStep) -> Path:
         """A step's folder."""
         return self.folder / f"{number}-{re.sub(r'[^A-Za-z0-9._-]+', '-', step.name)}"
 
     def _prepared(
-        self, module: fx.GraphModule, step: TrainStep, options: Sequence[dict[str, Any]] | None, pruned: bool,
-        rehearsal: bool = False,
-    ) -> list[Method]:  # fmt: skip
-        """The step's methods, prepared; `options` receives what they came to where it is an empty list."""
-        found: list[Method] = []
-        new: list[dict[str, Any]] = []
+        self, state: State, step: TrainStep, options: list[dict[str, Any]] | None = None, few: bool = False
+    ) -> list[Method]:
+        """The step's methods, prepared on the state's network, which is calibrated then.
+
+        Args:
+            state: whose network is changed.
+            step: the step.
+            options: of its methods, resolved; None: not yet. An empty list receives them.
+            few: a rehearsal: calibrated on few images, and methods that search are left out (they take minutes, and
+                what they find fits).
+        """
+        module, found = state.module, list[Method]()
+        calibration = [self._few] if few else self.calibration
         for place, call in enumerate(step.methods):
+            if few and "budget" in call.options:
+                continue
             bench = Bench(module, self.chip, self._labelled, self.network)
-            if rehearsal and "budget" in call.options:
-                continue  # a search of minutes; what it finds fits
-            chosen = options[place] if options else resolved(call, bench)
-            one = made(call, chosen, bench)
-            one.prepare(module)
-            calibrate(module, self.calibration if not rehearsal else [self._few])
-            found.append(one)
-            new.append(chosen)
-        if pruned:
-            keeper = made(Call(method="keep-zeros"), {}, Bench(module, self.chip, self._labelled, self.network))
-            keeper.prepare(module)
-            found.append(keeper)
-        if isinstance(options, list) and not options:
-            options.extend(new)
+            if options and place < len(options):
+                chosen = options[place]
+            else:
+                if found:
+                    calibrate(module, calibration)
+                chosen = resolved(call, bench)
+                if options is not None:
+                    options.append(chosen)
+            found.append(made(call, chosen, bench))
+            found[-1].prepare(module)
+        if state.pruned:
+            found.append(made(Call(method="keep-zeros"), {}, Bench(module, self.chip, (), self.network)))
+            found[-1].prepare(module)
+        calibrate(module, calibration)
         return found
 
     @cached_property
@@ -152,19 +191,18 @@ class Weaving:
         few = self._few
         module = convert(copy.deepcopy(self.network), torch.zeros(2, *self.data.image_shape), self.quantisation)
         calibrate(module, [few])
-        pruned = False
+        state = State(0, module, [], False)
         for step in self.recipe.training:
             try:
                 step.schedule(self.base)
-                steps = self._prepared(module, step, None, pruned, rehearsal=True)
-                calibrate(module, [few])
+                steps = self._prepared(state, step, few=True)
                 finish(module, steps)
                 calibrate(module, [few])
             except InputError as error:
                 raise InputError(
                     f"recipe.{step.name}: {error.field}", error.value, error.expected, error.nearest
                 ) from error
-            pruned |= any(m.prunes for m in steps)
+            state.pruned |= any(m.prunes for m in steps)
         self.mapped(lower(module.eval(), self.recipe.name), few)
 
     # -- training steps ---------------------------------------------------------------------------------------------
@@ -175,19 +213,20 @@ class Weaving:
         where = self.place(number, step)
         if (where / "figures.json").is_file():
             return
-        module, lasting, pruned = self._replayed(number - 1)
-        path = where / "options.json"
+        state = copy.deepcopy(self._state(number - 1))
+        module, path = state.module, where / "options.json"
         options: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.is_file() else []
-        steps = self._prepared(module, step, options, pruned)
+        steps = self._prepared(state, step, options)
         write_text(path, json.dumps(options, indent=1) + "\n")
         schedule, said = step.schedule(self.base), dict[str, Any]()
         if schedule is not None:
             fitted = train(
-                module, self.data, schedule, where, [*lasting, *steps], self.machine, bars=self.progress.bars,
+                module, self.data, schedule, where, [*state.lasting, *steps], self.machine, bars=self.progress.bars,
                 spread=step.spread, images=self._labelled[0][0],
             )  # fmt: skip
             said["training"] = {"test_accuracy": fitted.accuracy, "images": fitted.images}
         said |= finish(module, steps)
+        self._latest = self._finished(state, steps)
         write_text(where / "figures.json", json.dumps(said, indent=1, allow_nan=False) + "\n")
 
     # -- mapping steps ----------------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ class Job:
     def step(self, number: int) -> None:
         """A training step of the recipe, counted from 1."""
         step = self.weaving.recipe.training[number - 1]
-        with self.stage(step.name, sequence([step])[0].partition(": ")[2]) as outcome:
+        with self.stage(f"{number} {step.name}", sequence([step])[0].partition(": ")[2]) as outcome:
             self.weaving.train(number)
             found = self.weaving.candidate(number)
             outcome.append(f"{100 * found.accuracy:.2f} % on the integer rung, {found.crossbars:,} crossbars")
@@ -193,8 +193,8 @@ class Job:
         """The stages between float weights and compilation: quantisation, or the recipe's training steps."""
         if self.config.recipe is None:
             return [("quantise", self.quantise)]
-        names = [step.name for step in self.config.recipe.training]
-        return [(name, partial(self.step, number)) for number, name in enumerate(names, 1)]
+        steps = self.config.recipe.training
+        return [(f"{number} {s.name}", partial(self.step, number)) for number, s in enumerate(steps, 1)]
 
     def _fit(self, network: nn.Module, config: TrainingConfig, where: str) -> float:
         """Train into a folder below the run's, going on from a checkpoint that is there; accuracy at the end."""
