@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from crossloom.codesign import Result, RunConfig, configure, run
 from crossloom.codesign.evaluation import Outputs, outputs
-from crossloom.codesign.run import Job
+from crossloom.codesign.job import Job
 from crossloom.compiled import CompiledChip
 from crossloom.errors import InputError
 from crossloom.training import build_network, load_dataset, load_weights, save_weights
@@ -197,7 +197,7 @@ def test_a_leftover_of_a_killed_process_is_swept(tmp_path) -> None:
 
 
 def test_changed_data_is_refused(tmp_path, monkeypatch) -> None:
-    module = sys.modules["crossloom.codesign.run"]
+    module = sys.modules["crossloom.codesign.job"]
     quick = configure("lenet5", "digits", epochs=1, finetune_epochs=0, train_images=100, rungs=("integer",))
     run(quick, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()

@@ -5,7 +5,6 @@ result = run(config, "runs/demo")
 """
 
 from crossloom.codesign.config import (
-    DEFAULT_HARDWARE,
     DataChoice,
     Evaluation,
     HardwareChoice,
@@ -13,16 +12,17 @@ from crossloom.codesign.config import (
     NetworkChoice,
     RunConfig,
     WeightsFile,
-    configure,
 )
+from crossloom.codesign.configure import DEFAULT_HARDWARE, configure
 from crossloom.codesign.evaluation import Outputs, agreement, outputs
 from crossloom.codesign.plugins import data_names, default_data, open_data
 from crossloom.codesign.progress import Progress, Silent
+from crossloom.codesign.recipe import MapStep, Recipe, TrainStep
 from crossloom.codesign.record import Agreement, Result
 from crossloom.codesign.run import run
 
 __all__ = [
-    "DEFAULT_HARDWARE", "Agreement", "DataChoice", "Evaluation", "HardwareChoice", "Machine", "NetworkChoice",
-    "Outputs", "Progress", "Result", "RunConfig", "Silent", "WeightsFile", "agreement", "configure", "data_names",
-    "default_data", "open_data", "outputs", "run",
+    "DEFAULT_HARDWARE", "Agreement", "DataChoice", "Evaluation", "HardwareChoice", "Machine", "MapStep",
+    "NetworkChoice", "Outputs", "Progress", "Recipe", "Result", "RunConfig", "Silent", "TrainStep", "WeightsFile",
+    "agreement", "configure", "data_names", "default_data", "open_data", "outputs", "run",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 
 from crossloom.codesign.aat_shapes import DATA, shape_rows
 from crossloom.codesign.aat_trial import COSTS, Figures, Study
-from crossloom.codesign.config import configure
+from crossloom.codesign.configure import configure
 from crossloom.codesign.kept import Kept
 from crossloom.codesign.plan_search import search, settings_of
 from crossloom.codesign.plans import Plan

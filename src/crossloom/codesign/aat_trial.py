@@ -19,9 +19,9 @@ from torch import fx
 from crossloom.codesign.config import RunConfig
 from crossloom.codesign.evaluation import outputs
 from crossloom.codesign.folder import CHIP, RunFolder
+from crossloom.codesign.job import Job, activity_images
 from crossloom.codesign.kept import Kept
 from crossloom.codesign.machine import placed, threads
-from crossloom.codesign.run import Job, activity_images
 from crossloom.codesign.run import run as run_job
 from crossloom.compiled import CompiledChip, Rung, compile
 from crossloom.cost import CostReport, estimate, measure

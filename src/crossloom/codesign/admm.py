@@ -14,11 +14,11 @@ from crossloom.codesign.admm_engine import ENGINE, compared
 from crossloom.codesign.admm_points import RECIPES, Point, Recipe
 from crossloom.codesign.evaluation import outputs
 from crossloom.codesign.folder import locked
+from crossloom.codesign.job import activity_images
 from crossloom.codesign.machine import check, threads
 from crossloom.codesign.plugins import open_data
 from crossloom.codesign.reproduce import Reproduction, Request, published_weights
 from crossloom.codesign.results import Budget, ResultsFile, Row
-from crossloom.codesign.run import activity_images
 from crossloom.compiled import CompiledChip, Rung
 from crossloom.hardware import load
 

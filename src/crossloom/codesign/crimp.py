@@ -11,7 +11,8 @@ import math
 import shlex
 from typing import Any
 
-from crossloom.codesign.config import RunConfig, configure
+from crossloom.codesign.config import RunConfig
+from crossloom.codesign.configure import configure
 from crossloom.codesign.crimp_rows import Rows
 from crossloom.codesign.crimp_training import PLANS, Study
 from crossloom.codesign.machine import environment

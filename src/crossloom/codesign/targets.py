@@ -13,9 +13,9 @@ from torch import Tensor
 
 from crossloom.codesign.config import RunConfig
 from crossloom.codesign.folder import CHIP, CONFIG, RunFolder
+from crossloom.codesign.job import Job, activity_images
 from crossloom.codesign.plugins import IMAGENET, USUAL_DATA, ImageShape, open_data
 from crossloom.codesign.progress import Silent
-from crossloom.codesign.run import Job, activity_images
 from crossloom.compiled import CompiledChip, compile
 from crossloom.errors import InputError
 from crossloom.hardware import Chip, load
