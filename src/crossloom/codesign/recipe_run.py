@@ -127,8 +127,7 @@ class Weaving:
         return self._latest
 
     def _finished(self, state: State, steps: Sequence[Method]) -> State:
-        """The state behind a step, whose methods are finished."""
-        calibrate(state.module, self.calibration)
+        """The state behind a step, whose methods are finished; activations keep the steps that it trained with."""
         lasting = state.lasting + [m for m in steps if m.lasting]
         return State(
             state.count + 1, state.module.eval(), lasting, state.pruned or any(m.prunes for m in steps)
@@ -197,7 +196,6 @@ class Weaving:
                 step.schedule(self.base)
                 steps = self._prepared(state, step, few=True)
                 finish(module, steps)
-                calibrate(module, [few])
             except InputError as error:
                 raise InputError(
                     f"recipe.{step.name}: {error.field}", error.value, error.expected, error.nearest
