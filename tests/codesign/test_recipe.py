@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossloom.codesign import configure, run
+from crossloom.codesign import Machine, configure, run
+from crossloom.codesign.pace import epochs_within, seconds
 from crossloom.codesign.recipe import Recipe, TrainStep, named, ready, sequence
 from crossloom.errors import InputError
 
@@ -138,3 +139,20 @@ def test_a_recipe_brings_its_chip_and_its_code_of_weights() -> None:
     assert config.hardware.overrides == ("array.encoding=differential", "array.flip=false", "array.b_adc=9")
     assert configure("lenet5", "digits", recipe="irr").hardware.name == "rram-40nm"
     assert configure("lenet5", "digits", "crimp-isaac", recipe="irr").hardware.name == "crimp-isaac"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90.0), ("30m", 1800.0), ("1.5h", 5400.0)])
+def test_a_budget_is_a_time(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "30", "h", "-1h", "0m", "2 days"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="30m or 2h"):
+        seconds(text)
+
+
+def test_a_longer_budget_has_more_epochs() -> None:
+    machine = Machine(device="cpu", threads=1)
+    short, long = (epochs_within(b, "lenet5", "digits", machine) for b in ("1s", "1h"))
+    assert 1 <= short < long

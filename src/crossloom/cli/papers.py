@@ -27,6 +27,13 @@ def reproduce(
     data: o.Data = None,
     train_images: o.TrainImages = None,
     epochs: o.Epochs = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", metavar="TIME", rich_help_panel=o.RUN_PANEL,
+            help="In place of --epochs: about how long it may take here, 30m or 2h; training is shortened to fit.",
+        ),
+    ] = None,
     data_dir: o.DataDir = None,
     limit: Annotated[
         int | None,
@@ -45,9 +52,12 @@ def reproduce(
     Published weights are looked for in CROSSLOOM_WEIGHTS, or given with --weights.
 
     [dim]crossloom reproduce
-    crossloom reproduce crimp --network resnet56 --limit 200[/dim]
+    crossloom reproduce crimp --network resnet56 --limit 200
+    crossloom reproduce aat --network vgg8 --budget 1h --limit 100[/dim]
     """
     from crossloom.cli.screen import Screen
+    from crossloom.codesign.pace import epochs_within
+    from crossloom.codesign.plugins import default_data
     from crossloom.codesign.reproduce import Request, reproductions
     from crossloom.codesign.reproduce import reproduce as make
 
@@ -63,10 +73,19 @@ def reproduce(
         raise InputError(*what, f"a reproduction that exists: {expected}")
     if limit is not None and limit < 1:
         raise InputError("--limit", limit, "at least 1 image")
+    place = machine(device, threads, data_dir)
+    if budget is not None:
+        if epochs is not None:
+            raise InputError("--budget", budget, "no --epochs beside it: one way to say how long")
+        if "epochs" not in reproductions()[paper].options:
+            raise InputError("--budget", budget, f"no such choice with {paper}: its rows fix it")
+        usual = reproductions()[paper].data or default_data(network)
+        epochs = epochs_within(budget, network, data or usual, place, train_images)
     with Screen(quiet) as screen:
+        if budget is not None:
+            screen.note(f"{budget} on this machine: {epochs} epochs of float training")
         request = Request(
-            network, weights, limit, data, epochs, train_images, machine(device, threads, data_dir), fresh=fresh,
-            progress=screen,
+            network, weights, limit, data, epochs, train_images, place, fresh=fresh, progress=screen,
         )  # fmt: skip
         file = make(paper, request)
     path = file.save(results)

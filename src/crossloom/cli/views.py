@@ -212,6 +212,15 @@ def figures(title: str, rows: Sequence[dict[str, Any]]) -> RenderableType:
     return table
 
 
+def drop(row: dict[str, Any]) -> str:
+    """How far ours lies above the paper's number, in its unit; points for %. Empty where there is none of the two."""
+    if row["paper"] is None or row["ours"] is None:
+        return ""
+    difference = row["ours"] - row["paper"]
+    shown = written(abs(difference), row["unit"])
+    return f"{'+' if difference > 0 else '−' if difference < 0 else ''}{shown}"
+
+
 def rows(title: str, records: Sequence[dict[str, Any]]) -> RenderableType:
     """Rows of a results file beside the paper's, under the heading of their table."""
     parts: list[RenderableType] = [Text(), Text(title)]
@@ -219,12 +228,13 @@ def rows(title: str, records: Sequence[dict[str, Any]]) -> RenderableType:
         table = Table(title=f"\n{escape(heading)}", box=box.SIMPLE_HEAD, header_style="dim", title_justify="left")
         table.add_column("row")
         table.add_column("metric")
-        for column in ("paper", "ours", "±"):
+        for column in ("paper", "ours", "±", "ours − paper"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         table.add_column("budget", style="dim", no_wrap=True)
         for row in (row for row in records if row["table"] == heading):
-            numbers = (written(row[key], row["unit"]) for key in ("paper", "ours", "spread"))
+            numbers = [written(row[key], row["unit"]) for key in ("paper", "ours", "spread")]
+            numbers.append(drop(row))
             budget = row["budget"]
             made = f"{budget['epochs']} epochs, {count(budget['images'])} images, {budget['device']}"
             table.add_row(row["row"], row["metric"], *numbers, row["unit"], made)

@@ -239,5 +239,6 @@ AAT = Reproduction(
     networks=tuple(PAPER),
     rows="crossbars saved by approximation at the dense network's accuracy, what the moments cost, SOT against RRAM",
     make=make,
+    data="cifar100",
     options=("data", "epochs", "train_images"),
 )

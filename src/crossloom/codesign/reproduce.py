@@ -63,6 +63,7 @@ class Reproduction:
         networks: what `make` takes.
         rows: one line on what rows there are.
         make: does it.
+        data: what it trains on; None: the network's usual data set.
         options: which of a request's `data`, `epochs` and `train_images` it heeds; another one is refused.
     """
 
@@ -71,6 +72,7 @@ class Reproduction:
     networks: tuple[str, ...]
     rows: str
     make: Callable[[Request], ResultsFile]
+    data: str | None = None
     options: tuple[str, ...] = ()
 
 
