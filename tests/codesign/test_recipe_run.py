@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from crossloom.codesign import Result, configure, run
+from crossloom.codesign import Result, codesign, configure, run
 from crossloom.codesign.recipe import Recipe
 from crossloom.compiled import CompiledChip
 from crossloom.errors import InputError
+from crossloom.training import TrainingConfig, load_dataset
 
 RECIPE = {
     "name": "small",
@@ -146,3 +148,23 @@ def test_killed_at_ten_random_moments(whole: tuple[Result, Path], tmp_path: Path
     for key in SAME:
         assert getattr(found, key) == getattr(whole[0], key), key
     assert not list(folder.rglob("*.part"))
+
+
+def test_a_module_of_ones_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = load_dataset("digits").subset(100, 0)
+    model = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 10))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    steps = [{"name": "bits", "epochs": 1, "methods": [{"bits": {"layers": {"@last": {"weights": 4}}}}]}]
+    recipe = Recipe.from_plain({"name": "mine", "hardware": "rram-40nm", "steps": steps})
+    training = TrainingConfig(epochs=1, lr=1e-3, optimiser="adam")
+    made = codesign(model, data, recipe, folder=tmp_path / "run", training=training)
+    assert made.chip.hardware.name == "rram-40nm" and [c.name for c in made.candidates] == ["dense", "bits"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    again = codesign(model, data, recipe, folder=tmp_path / "run", training=training)
+    assert again.chip.hash == made.chip.hash and again.steps == made.steps
+    with pytest.raises(InputError, match="this one's chip is another"):
+        codesign(model, data, recipe, "crimp-isaac", folder=tmp_path / "run", training=training)
+    nn.init.zeros_(model[2].bias)
+    with pytest.raises(InputError, match="weights"):
+        codesign(model, data, recipe, folder=tmp_path / "run", training=training)

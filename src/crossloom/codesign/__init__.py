@@ -15,6 +15,7 @@ from crossloom.codesign.config import (
 )
 from crossloom.codesign.configure import DEFAULT_HARDWARE, configure
 from crossloom.codesign.evaluation import Outputs, agreement, outputs
+from crossloom.codesign.own import Woven, codesign
 from crossloom.codesign.plugins import data_names, default_data, open_data
 from crossloom.codesign.progress import Progress, Silent
 from crossloom.codesign.recipe import MapStep, Recipe, TrainStep
@@ -24,5 +25,5 @@ from crossloom.codesign.run import run
 __all__ = [
     "DEFAULT_HARDWARE", "Agreement", "DataChoice", "Evaluation", "HardwareChoice", "Machine", "MapStep",
     "NetworkChoice", "Outputs", "Progress", "Recipe", "Result", "RunConfig", "Silent", "TrainStep", "WeightsFile",
-    "agreement", "configure", "data_names", "default_data", "open_data", "outputs", "run",
+    "Woven", "agreement", "codesign", "configure", "data_names", "default_data", "open_data", "outputs", "run",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ finishing them in turn, which gives the same bits.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ from crossloom.weave import Program
 from crossloom.weave.store import write_text
 
 REHEARSAL_IMAGES = 32
-DENSE, MAPPING = "dense", "mapping.json"
+DENSE, MAPPING, OWNER = "dense", "mapping.json", "owner.json"
 
 
 @dataclass
@@ -202,6 +203,28 @@ class Weaving:
                 ) from error
             state.pruned |= any(m.prunes for m in steps)
         self.mapped(lower(module.eval(), self.recipe.name), few)
+
+    def claim(self) -> None:
+        """Say whose folder this is, or refuse another one's.
+
+        Raises:
+            InputError: the folder holds steps of another network, data set, recipe, chip or training.
+        """
+        weights = hashlib.sha256()
+        for name, value in self.network.state_dict().items():
+            weights.update(name.encode() + value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+        mine = {
+            "recipe": self.recipe.plain(), "chip": self.chip.hash, "data": self.data.fingerprint(),
+            "weights": weights.hexdigest(), "quantisation": self.quantisation.model_dump(mode="json"),
+            "training": self.base.model_dump(mode="json", exclude={"accelerator", "threads"}),
+        }  # fmt: skip
+        path = self.folder / OWNER
+        if path.is_file():
+            there = json.loads(path.read_text("utf-8"))
+            changed = [key for key, value in mine.items() if there.get(key) != value]
+            if changed:
+                raise InputError("folder", str(self.folder), f"a folder of its own: this one's {changed[0]} is another")
+        write_text(path, json.dumps(mine, indent=1) + "\n")
 
     # -- training steps ---------------------------------------------------------------------------------------------
 
