@@ -23,7 +23,8 @@ def main() -> None:
         recipe = Recipe.from_plain({"name": "mine", "steps": steps})
         made = codesign(model, data, recipe, CHIP, folder=f"{runs}/woven", training=training)
     for point in made.candidates:
-        print(f"{point.name:8} {100 * point.accuracy:5.1f} %, {point.crossbars} crossbars, {1e9 * point.energy_j:.0f} nJ")
+        energy = f"{1e9 * point.energy_j:.0f} nJ"
+        print(f"{point.name:8} {100 * point.accuracy:5.1f} %, {point.crossbars} crossbars, {energy}")
     print(made.chip.accuracy(data.test_loader(), "analog", chips=5))
     assert made.chip.crossbars < made.candidates[0].crossbars
 

@@ -252,7 +252,14 @@ class ADMM(Method):
 
     @torch.no_grad()
     def harden(self) -> None:
-        """Masked mapping: project on the structures and freeze the zeros; fit the levels' scales."""
+        """Masked mapping: project on the structures and freeze the zeros; fit the levels' scales.
+
+        What is projected is W, whatever the duals have come to: where ρ is too small for W to follow them, Y = Π(W + U)
+        is nowhere near W, and its zeros are not those that W can spare.
+        """
+        self._start()
+        if self.flow is not None:
+            self._tied()
         for target in self.targets:
             target.weight.copy_(intersected(target.structures, target.weight * self._support(target)))
         weights = {t.name: t.weight.data for t in self.targets}
