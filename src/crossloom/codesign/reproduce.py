@@ -78,9 +78,10 @@ class Reproduction:
 
 def reproductions() -> dict[str, Reproduction]:
     """All reproductions by paper, ours and those of installed packages."""
-    from crossloom.codesign import aat, admm, crimp, irr
+    from crossloom.codesign import aat, admm, crimp, irr, together
 
-    found = {made.paper: made for made in (crimp.CRIMP, irr.IRR, aat.AAT, admm.ADMM)}
+    ours = (crimp.CRIMP, irr.IRR, aat.AAT, admm.ADMM, together.TOGETHER)
+    found = {made.paper: made for made in ours}
     for point in entry_points(group=GROUP):
         if point.name not in found:
             found[point.name] = point.load()
