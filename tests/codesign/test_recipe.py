@@ -108,6 +108,8 @@ def test_a_schedule_starts_from_the_reference() -> None:
         ([{"name": "a", "methods": ["admm"]}], "admm.constraints.*absent"),
         ([{"name": "a", "methods": [{"rename-rows": {"rows": {"fc9": 3}}}]}], "fc"),
         ([{"name": "a", "training": {"lr": -1.0}}], "training.lr"),
+        ([{"name": "a", "methods": [{"approximation": {"budget": {"saved": 0.99}}}]}], "at most.*saved: 0.[0-9]+"),
+        ([{"name": "a", "methods": [{"admm": {"budget": {"of": "energy", "target": 1e-15}}}]}], "at most.*target: "),
         ([{"name": "a", "map": "reorder"}], "a: array.flip"),
         ([{"name": "a", "map": "rename", "options": {"layers": ["nothing*"]}}], "a: rename.layers"),
     ],

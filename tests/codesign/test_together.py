@@ -38,7 +38,8 @@ def test_each_recipe_fits_its_network(network: str, name: str, tmp_path: Path) -
 def test_rows_are_those_of_the_run(tmp_path: Path) -> None:
     small = Recipe.from_plain({"name": "small", "steps": [{"name": "a", "epochs": 1}]})
     images = {"integer": 50, "crossbar": 50, "analog": 20}
-    config = configure("lenet5", "digits", recipe=small, epochs=1, train_images=100, images=images, chips=2, noise=[0.3])
+    few = {"epochs": 1, "train_images": 100, "images": images}
+    config = configure("lenet5", "digits", recipe=small, **few, chips=2, noise=[0.3])
     result = run(config, tmp_path / "run")
     made = {(row.row, row.metric): row for row in rows("small", result, "cpu")}
     assert made["small", "crossbars"].ours == result.crossbars

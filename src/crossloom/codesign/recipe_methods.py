@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from crossloom.codesign.rename_rows import RenameRows, tables
 from crossloom.errors import InputError
 from crossloom.hardware import Chip
 from crossloom.methods import Method, methods
+from crossloom.methods.admm_budget import FORMATS, KEEPS, Setting
 from crossloom.methods.cell_draws import ArrayCells
 from crossloom.nn import woven_layers
 from crossloom.weave import weight_code
@@ -111,6 +113,33 @@ def approximated(bench: Bench, limits: Options, options: Options) -> Options:
     leftover("approximation.budget", limits, ("of", "saved", "loss"))
     found = plan_search.search(bench.network, bench.batches, bench.chip, objective=of, saved=saved, budget=loss)
     return {"layers": found.method_options()}
+
+
+def reachable(call: Call, bench: Bench) -> None:
+    """Refuse a budget that no plan can meet on this network and chip; in seconds, where the search takes minutes.
+
+    Raises:
+        InputError: the budget is below the harshest plan's cost, which is said.
+    """
+    limits = dict(named(call.options, list(woven_layers(bench.network)))["budget"])
+    of, saved, target = limits.get("of", "crossbars"), limits.get("saved"), limits.get("target")
+    if call.method == "approximation" and of == "crossbars" and saved is not None:
+        costs = plan_search.crossbar_costs(bench.network, bench.chip, plan_search.settings_of(bench.network))
+        dense, least = (sum(pick(found) for found in costs.values()) for pick in (lambda c: c[0], min))
+    elif call.method == "admm" and (saved is not None or target is not None):
+        priced = admm_budget.oracle(bench.network, bench.chip, of)
+        keep = min(limits.get("keeps", KEEPS))
+        forms = limits.get("formats", FORMATS)
+        harshest = min((Setting(keep, form) for form in forms), key=lambda s: s.bits).sets()
+        dense, least = priced({}), priced(dict.fromkeys(woven_layers(bench.network), harshest))
+    else:
+        return
+    wanted = float(target) if target is not None else dense * (1 - float(saved or 0.0))
+    if least > wanted * (1 + 1e-9):
+        share = math.floor(1000 * (1 - least / dense)) / 1000
+        most = f"target: {least:.4g}" if target is not None else f"saved: {share:g}"
+        given = f"target: {target}" if target is not None else f"saved: {saved}"
+        raise InputError(f"{call.method}.budget", given, f"at most what the harshest plan reaches, {most}", most)
 
 
 def constrained(bench: Bench, limits: Options, options: Options) -> Options:

@@ -30,7 +30,7 @@ from crossloom.codesign.kept import Kept
 from crossloom.codesign.phases import train
 from crossloom.codesign.progress import Progress
 from crossloom.codesign.recipe import Call, MapStep, Recipe, TrainStep, named
-from crossloom.codesign.recipe_methods import Bench, labelled, made, resolved
+from crossloom.codesign.recipe_methods import Bench, labelled, made, reachable, resolved
 from crossloom.codesign.record import Candidate, StepRecord
 from crossloom.compiled import CompiledChip
 from crossloom.errors import InputError
@@ -153,9 +153,12 @@ class Weaving:
         module, found = state.module, list[Method]()
         calibration = [self._few] if few else self.calibration
         for place, call in enumerate(step.methods):
-            if few and "budget" in call.options:
-                continue
             bench = Bench(module, self.chip, self._labelled, self.network)
+            if few and "budget" in call.options:
+                if found:
+                    calibrate(module, calibration)
+                reachable(call, bench)
+                continue
             if options and place < len(options):
                 chosen = options[place]
             else:
