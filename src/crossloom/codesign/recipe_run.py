@@ -164,6 +164,8 @@ class Weaving:
             else:
                 if found:
                     calibrate(module, calibration)
+                if "budget" in call.options:
+                    self.progress.note(f"{call.method}: searching for a plan within the budget, seconds to minutes")
                 chosen = resolved(call, bench)
                 if options is not None:
                     options.append(chosen)
