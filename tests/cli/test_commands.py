@@ -20,7 +20,7 @@ from crossloom.simulate import Executor
 from crossloom.training import load_dataset
 
 COMMANDS = (
-    "demo", "train", "compile", "simulate", "cost", "report", "compare", "reproduce", "networks",
+    "demo", "train", "codesign", "recipes", "compile", "simulate", "cost", "report", "compare", "reproduce", "networks",
     "hardware list", "hardware show", "results render", "results schema",
 )  # fmt: skip
 
@@ -287,3 +287,19 @@ def test_shell_completion_knows_the_chips() -> None:
     made = subprocess.run([Path(sys.executable).parent / "crossloom"], env=asked, capture_output=True, text=True)
     assert "sot-mram" in made.stdout.split()
     assert all(name.startswith("sot") for name in made.stdout.split())
+
+
+def test_codesign_by_a_recipe_of_ones_own(call, tmp_path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\nsteps:\n  - {name: tune, epochs: 1}\n  - {name: compact, map: compact}\n")
+    words = ("codesign", "-n", "lenet5", "-d", "digits", "-r", recipe, "--epochs", 1, "--train-images", 100)
+    more = ("--limit", 40, "--chips", 2, "--run-dir", tmp_path / "run", "-q")
+    made = call(*words, *more, "--json")
+    assert made.code == 0
+    assert [c["name"] for c in made.json["candidates"]] == ["dense", "tune", "compact"]
+    assert made.json["images"]["analog"] == 40 and len(made.json["chips"]["analog"]["values"]) == 2
+    assert (tmp_path / "run" / "report.html").is_file()
+    shown = call("recipes", recipe)
+    assert "map: compact" in shown.out
+    there = [r["name"] for r in call("recipes", "--json").json["recipes"]]
+    assert there == ["aat", "admm-sot", "all-four", "crimp", "irr"]
