@@ -34,7 +34,7 @@ from crossloom.codesign.recipe_methods import Bench, labelled, made, reachable, 
 from crossloom.codesign.record import Candidate, StepRecord
 from crossloom.compiled import CompiledChip
 from crossloom.errors import InputError
-from crossloom.frontend import QuantisationConfig, calibrate, convert, lower
+from crossloom.frontend import QuantisationConfig, calibrate, convert, lower, quantisers
 from crossloom.hardware import Chip
 from crossloom.mapping import map_program
 from crossloom.methods import Method
@@ -155,15 +155,13 @@ class Weaving:
         for place, call in enumerate(step.methods):
             bench = Bench(module, self.chip, self._labelled, self.network)
             if few and "budget" in call.options:
-                if found:
-                    calibrate(module, calibration)
+                settle(module, found, calibration)
                 reachable(call, bench)
                 continue
             if options and place < len(options):
                 chosen = options[place]
             else:
-                if found:
-                    calibrate(module, calibration)
+                settle(module, found, calibration)
                 if "budget" in call.options:
                     self.progress.note(f"{call.method}: searching for a plan within the budget, seconds to minutes")
                 chosen = resolved(call, bench)
@@ -174,7 +172,7 @@ class Weaving:
         if state.pruned:
             found.append(made(Call(method="keep-zeros"), {}, Bench(module, self.chip, (), self.network)))
             found[-1].prepare(module)
-        calibrate(module, calibration)
+        settle(module, found, calibration)
         return found
 
     @cached_property
@@ -345,3 +343,12 @@ def finish(module: fx.GraphModule, steps: Sequence[Method]) -> dict[str, Any]:
     """Make the methods' edits final; what they say, by name."""
     module.eval()
     return {step.name: step.finish(module) for step in steps}
+
+
+def settle(module: fx.GraphModule, steps: Sequence[Method], calibration: Loader | list[Tensor]) -> None:
+    """Set the steps of activations anew if a method put in new quantisers or new cores; else leave them.
+
+    A network that was trained with few bits has learnt with its steps: another power of two would undo the training.
+    """
+    if any(q.observing for q in quantisers(module).values()) or any(m.recores and not m.keeps_zeros for m in steps):
+        calibrate(module, calibration)
