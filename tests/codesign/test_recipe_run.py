@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from crossloom.codesign import Result, codesign, configure, run
+from crossloom.codesign import Result, codesign, configure, passes, run
 from crossloom.codesign.recipe import Recipe
-from crossloom.compiled import CompiledChip
+from crossloom.compiled import CompiledChip, compile
 from crossloom.errors import InputError
+from crossloom.hardware import load
+from crossloom.simulate import Executor
 from crossloom.training import TrainingConfig, load_dataset
 
 RECIPE = {
@@ -168,3 +170,16 @@ def test_a_module_of_ones_own(tmp_path: Path) -> None:
     nn.init.zeros_(model[2].bias)
     with pytest.raises(InputError, match="weights"):
         codesign(model, data, recipe, folder=tmp_path / "run", training=training)
+
+
+def test_rows_are_placed_for_one_chip() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    x = torch.rand(8, 1, 8, 8)
+    faulty = {"device.stuck_hrs": 0.05, "device.stuck_lrs": 0.05}
+    made = compile(model, "crimp-isaac", x, overrides=faulty)
+    program, figures = passes.apply("place", passes.Site(made.program, made.hardware, x), {"chip": 3})
+    (harm,) = figures["layers"].values()
+    assert harm["after"] < harm["before"]
+    assert torch.equal(Executor(program).run(x), Executor(made.program).run(x))
+    with pytest.raises(InputError, match="stuck"):
+        passes.apply("place", passes.Site(made.program, load("crimp-isaac"), x), {})

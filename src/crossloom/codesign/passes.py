@@ -13,8 +13,11 @@ from crossloom.errors import InputError
 from crossloom.hardware import Chip
 from crossloom.mapping import map_program, rename, reorder
 from crossloom.mapping.blocks import cut
+from crossloom.mapping.fault_placement import damage, filled, place_all
 from crossloom.mapping.read_objectives import Objective
 from crossloom.simulate import ReadNoise
+from crossloom.simulate.analog_chip import AnalogChip
+from crossloom.simulate.compensation import stuck_cells
 from crossloom.simulate.observe import input_vectors
 from crossloom.weave import Program, WovenLayer
 from crossloom.weave.compaction import compacted
@@ -115,9 +118,41 @@ def reordered(
     return made, {"layers": {n: {"before": f.before, "after": f.value, "bound": f.bound} for n, f in done.items()}}
 
 
+def placed(
+    site: Site, chip: int = 0, seed: int = 0, rows: bool = True, columns: bool = True
+) -> tuple[Program, Figures]:
+    """Rows and columns go where the stuck cells of one known chip hurt least; for that chip alone.
+
+    Args:
+        site: where.
+        chip: which chip of the batch that `seed` draws, as on the analog rung.
+        seed: of the batch.
+        rows: whether rows may be moved.
+        columns: whether weight columns may be.
+
+    Raises:
+        InputError: a chip without stuck cells.
+    """
+    if not site.chip.device.stuck_hrs + site.chip.device.stuck_lrs:
+        raise InputError("place", site.chip.name, "a chip with stuck cells (device.stuck_hrs, device.stuck_lrs)")
+    drawn = AnalogChip.of(site.chip, seed, chip)
+    program = site.program.replace_layers(
+        {name: filled(layer) for name, layer in map_program(site.program, site.chip).layers.items()}
+    )
+    mapping = map_program(program, site.chip)
+    faults = {name: stuck_cells(layer, drawn) for name, layer in mapping.layers.items()}
+    made = place_all(mapping.layers, faults, rows=rows, columns=columns)
+    after = map_program(program.replace_layers(made), site.chip)
+    harm = {
+        name: {"before": damage(mapping.layers[name], faults[name]), "after": damage(after.layers[name], faults[name])}
+        for name in made
+    }
+    return after.program, {"chip": chip, "seed": seed, "layers": harm}
+
+
 Pass = Callable[..., tuple[Program, Figures]]
 
-PASSES: dict[str, Pass] = {"compact": compact, "rename": renamed, "reorder": reordered}
+PASSES: dict[str, Pass] = {"compact": compact, "rename": renamed, "reorder": reordered, "place": placed}
 """The passes. Each takes a `Site` and its options, and returns the program with plain figures for the record."""
 
 

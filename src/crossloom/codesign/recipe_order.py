@@ -7,7 +7,7 @@ from crossloom.codesign.recipe import MapStep, Recipe
 from crossloom.codesign.recipe_methods import SEARCHES, known
 from crossloom.errors import InputError
 
-ORDER = {"rename": 1, "compact": 0, "reorder": 2}
+ORDER = {"compact": 0, "rename": 1, "reorder": 2, "place": 3}
 """Passes that undo an earlier one of a higher number: renaming gives rows a new order, compacting renumbers them."""
 
 
