@@ -142,3 +142,10 @@ def test_files_that_are_no_configuration(tmp_path) -> None:
         (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(InputError):
             RunConfig.load(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("changes", [{"chips": 3}, {"noise": [0.1]}, {"chips": 3, "noise": [0.2]}, {"recipe": "aat"}])
+def test_what_chips_and_recipes_add_is_read_back(changes, base: RunConfig) -> None:
+    config = configure("lenet5", "digits", **changes)
+    assert RunConfig.from_yaml(config.to_yaml()).hash == config.hash != base.hash
+    assert RunConfig.from_yaml(base.to_yaml()).hash == base.hash

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from crossloom.codesign.recipe import Recipe
-from crossloom.compiled import RUNGS, Rung
+from crossloom.compiled import CHIP_RUNGS, RUNGS, Rung
 from crossloom.errors import InputError
 from crossloom.frontend import QuantisationConfig
 from crossloom.hardware import Chip, load
@@ -189,9 +189,10 @@ class RunConfig(Section):
             del content["network"]["weights"]["path"]
         if content["recipe"] is None:  # what came later leaves older hashes as they were
             del content["recipe"]
-        for name in ("chips", "noise"):
-            if name not in self.evaluation.model_fields_set or not {"analog", "parasitic"} & {*self.evaluation.rungs}:
-                del content["evaluation"][name]
+        if not set(CHIP_RUNGS) & {*self.evaluation.rungs}:
+            del content["evaluation"]["chips"]
+        if not self.evaluation.noise:
+            del content["evaluation"]["noise"]
         for phase in ("training", "finetuning"):
             if content[phase] is not None:
                 content[phase] = {k: v for k, v in content[phase].items() if k not in MACHINE_FIELDS}
