@@ -18,7 +18,7 @@ from crossloom.mapping import LayerMapping, map_program
 from crossloom.methods import method
 from crossloom.methods.approximation import Approximation
 from crossloom.methods.cell_draws import ArrayCells, ChipDraw, FreshDraw, levels
-from crossloom.methods.cell_reads import read_error
+from crossloom.methods.cell_reads import deviations, read_error, summed_deviation
 from crossloom.methods.runtime_simulator import RuntimeAdaptation, RuntimeSimulator, mean_deviation
 from crossloom.methods.tied_rows import tie_rows
 from crossloom.methods.zero_recover import set_quantised
@@ -343,3 +343,31 @@ def test_what_cannot_be_simulated_is_refused() -> None:
     module = woven(4, 1, weave="rounded")
     with pytest.raises(InputError, match="exact moments"):
         RuntimeAdaptation().prepare(module)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 6), st.sampled_from([2, 4, 8]), st.integers(0, 99))
+def test_flipped_columns_are_those_of_loops(rows: int, outputs: int, bits: int, seed: int) -> None:
+    """A column of an array that would hold more than half of its top level holds the complement, read negatively."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = ArrayCells(rows=8, columns=64, flip=True, epsilon=0.3)
+    code = cells.code(bits, None)
+    weights = torch.randint(1 - (1 << (bits - 1)), 1 << (bits - 1), (outputs, rows), generator=generator).float()
+    weights[weights == 0] = 1.0  # every block has an array
+    target = levels(weights, code)
+    a, b = torch.randn(target.shape, generator=generator), torch.randn(target.shape, generator=generator)
+    expected = torch.empty_like(target)
+    for s in range(len(target)):
+        for n in range(outputs):
+            for start in range(0, rows, 8):
+                band = range(start, min(start + 8, rows))
+                flip = 2 * sum(float(target[s, r, n]) for r in band) > cells.top * len(band)
+                for r in band:
+                    held = cells.top - target[s, r, n] if flip else target[s, r, n]
+                    read = a[s, r, n] * held + b[s, r, n]
+                    expected[s, r, n] = -read if flip else read
+    found = deviations(weights, code, cells, lambda like, place: (a, b), "layer")
+    assert torch.allclose(found, expected, atol=1e-5)
+    gains = torch.tensor([float(piece.gain) for piece in code.slices])
+    summed = summed_deviation(weights, code, cells, lambda like, place: (a, b), "layer")
+    assert torch.allclose(summed, torch.einsum("srn,s->rn", expected, gains), atol=1e-3)

@@ -38,6 +38,7 @@ class ArrayCells:
         epsilon: ε, the standard deviation of θ.
         stuck_hrs: share of the cells that read as level 0 whatever is written.
         stuck_lrs: share of the cells that read as the top level.
+        flip: whether a column that would hold more than half of its top level holds the complement (ISAAC).
 
     Raises:
         InputError: a share outside 0 … 1, a negative ε, or sizes below 1.
@@ -50,6 +51,7 @@ class ArrayCells:
     epsilon: float = 0.1
     stuck_hrs: float = 0.0904
     stuck_lrs: float = 0.0175
+    flip: bool = False
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1 or self.cell_bits < 1:
@@ -74,8 +76,9 @@ class ArrayCells:
             raise InputError("device.variation.model", device.variation.model, "lognormal or none")
         epsilon = device.variation.sigma if device.variation.model == "lognormal" else 0.0
         return ArrayCells(
-            array.active_rows, array.columns, array.b_cell, array.encoding, epsilon, device.stuck_hrs, device.stuck_lrs
-        )
+            array.active_rows, array.columns, array.b_cell, array.encoding, epsilon, device.stuck_hrs, device.stuck_lrs,
+            array.flip,
+        )  # fmt: skip
 
     @property
     def top(self) -> int:

@@ -35,13 +35,34 @@ def spread(
     return blocks.repeat_interleave(cells.rows, 0)[: len(like)].repeat_interleave(width, 1)[:, : like.shape[1]]
 
 
+def flipped(level: Float[Tensor, "rows outputs"], cells: ArrayCells) -> Bool[Tensor, "rows outputs"]:
+    """Which cells hold top − level: whole columns of an array whose levels are more than half of what they could be."""
+    height, rows = cells.rows, len(level)
+    sums = F.pad(level, (0, 0, 0, -rows % height)).view(-1, height, level.shape[1]).sum(1)
+    counts = torch.full((len(sums), 1), float(height), device=level.device)
+    counts[-1] = rows - (len(sums) - 1) * height
+    return (sums * 2 > cells.top * counts).repeat_interleave(height, 0)[:rows]
+
+
+def read_beyond(
+    level: Float[Tensor, "..."], a: Tensor, b: Tensor, flips: Bool[Tensor, "..."] | None, cells: ArrayCells
+) -> Float[Tensor, "..."]:
+    """a·c + b of what cells hold, as it counts in the column's sum: with the other sign where the column is flipped."""
+    if flips is None:
+        return torch.addcmul(b, a, level)
+    held = torch.where(flips, cells.top - level, level)
+    found = torch.addcmul(b, a, held)
+    return torch.where(flips, -found, found)
+
+
 def deviations(
     weights: Float[Tensor, "outputs rows"], code: WeightCode, cells: ArrayCells, draw: Draw, place: str
 ) -> Float[Tensor, SLICES]:
     """What every cell reads beyond its level; 0 in blocks of zero weights, which get no array."""
     target = levels(weights, code)
     a, b = draw(target, place)
-    found = torch.addcmul(b, a, target)
+    flips = torch.stack([flipped(level, cells) for level in target]) if cells.flip else None
+    found = read_beyond(target, a, b, flips, cells)
     blocks = allocated(weights, code, cells)
     return found if bool(blocks.all()) else found * spread(blocks, found[0], code, cells)
 
@@ -56,7 +77,8 @@ def summed_deviation(
     found = torch.zeros(w.shape, dtype=weights.dtype, device=w.device)
     for s, piece in enumerate(code.slices):
         level = ((stored[piece.part] >> piece.field.lsb) & ((1 << piece.field.width) - 1)).to(weights.dtype)
-        found.add_(torch.addcmul(b[s], a[s], level), alpha=piece.gain)
+        flips = flipped(level, cells) if cells.flip else None
+        found.add_(read_beyond(level, a[s], b[s], flips, cells), alpha=piece.gain)
     blocks = allocated(weights, code, cells)
     return found if bool(blocks.all()) else found.mul_(spread(blocks, found, code, cells))
 
