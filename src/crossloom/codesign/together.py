@@ -126,6 +126,8 @@ def rows(name: str, result: Result, device: str) -> list[Row]:
         made.append(row(who, "area", "m²", point.area_m2))
         made.append(row(who, "energy an image", "J", point.energy_j))
         made.append(row(who, "latency", "s", point.latency_s))
+    for point in result.candidates[1:-1]:
+        made.append(row(name, f"accuracy, integer, after {point.name}", "%", 100 * point.accuracy, point.images))
     for rung, spread in result.chips.items():
         metric = f"accuracy, {rung}, mean of {len(spread.values)} chips"
         made.append(row(name, metric, "%", 100 * spread.mean, spread.images, round(100 * spread.std, 6)))
