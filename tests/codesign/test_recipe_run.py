@@ -183,3 +183,17 @@ def test_rows_are_placed_for_one_chip() -> None:
     assert torch.equal(Executor(program).run(x), Executor(made.program).run(x))
     with pytest.raises(InputError, match="stuck"):
         passes.apply("place", passes.Site(made.program, load("crimp-isaac"), x), {})
+
+
+def test_an_optional_step_that_cannot_be_is_left_out(tmp_path: Path) -> None:
+    harden = {"name": "harden", "optional": True, "methods": ["runtime-adaptation"]}  # for log-normal cells only
+    tune = {"name": "tune", "epochs": 1}
+    recipe = Recipe.from_plain({"name": "r", "hardware": "sot-mram-and", "steps": [harden, tune]})
+    images = {"float": 20, "integer": 20, "crossbar": 20}
+    config = configure("lenet5", "digits", recipe=recipe, epochs=1, train_images=64, images=images)
+    result = run(config, tmp_path / "run")
+    assert "lognormal" in result.steps[0].figures["left_out"]
+    assert [c.name for c in result.candidates] == ["dense", "harden", "tune"]
+    needed = Recipe.from_plain({"name": "r", "hardware": "sot-mram-and", "steps": [{**harden, "optional": False}]})
+    with pytest.raises(InputError, match=r"harden.*lognormal"):
+        run(configure("lenet5", "digits", recipe=needed, epochs=1, train_images=64, images=images), tmp_path / "other")

@@ -189,6 +189,10 @@ class RunConfig(Section):
             del content["network"]["weights"]["path"]
         if content["recipe"] is None:  # what came later leaves older hashes as they were
             del content["recipe"]
+        else:
+            for step in content["recipe"]["steps"]:
+                if "map" not in step and not step["optional"]:
+                    del step["optional"]
         if not set(CHIP_RUNGS) & {*self.evaluation.rungs}:
             del content["evaluation"]["chips"]
         if not self.evaluation.noise:

@@ -85,6 +85,9 @@ class TrainStep(Part):
     training: dict[str, Any] = Field(default_factory=dict)
     """Other fields of the reference `TrainingConfig` to change."""
 
+    optional: bool = False
+    """Whether a network or chip that cannot have the step goes without it; the record then says why."""
+
     spread: float | None = Field(default=None, gt=0)
     """Standard deviation of the logits at which the loss sees them as they are; larger ones are divided down to it, so
     that a network whose logits have grown does not learn from its few mistakes alone. None: never."""

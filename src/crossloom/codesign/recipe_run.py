@@ -119,7 +119,11 @@ class Weaving:
                 step = self.recipe.training[here.count]
                 where = self.place(here.count + 1, step)
                 here = copy.deepcopy(here)
-                steps = self._prepared(here, step, json.loads((where / "options.json").read_text("utf-8")))
+                options = json.loads((where / "options.json").read_text("utf-8"))
+                if isinstance(options, dict):  # left out
+                    here = self._finished(here, [])
+                    continue
+                steps = self._prepared(here, step, options)
                 if step.epochs:
                     load_weights(here.module, where / "weights.safetensors")
                 finish(here.module, steps)
@@ -196,16 +200,20 @@ class Weaving:
         calibrate(module, [few])
         state = State(0, module, [], False)
         for step in self.recipe.training:
+            before = copy.deepcopy(state) if step.optional else state
             try:
                 step.schedule(self.base)
                 steps = self._prepared(state, step, few=True)
-                finish(module, steps)
+                finish(state.module, steps)
             except InputError as error:
+                if step.optional:
+                    state, steps = before, []
+                    continue
                 raise InputError(
                     f"recipe.{step.name}: {error.field}", error.value, error.expected, error.nearest
                 ) from error
             state.pruned |= any(m.prunes for m in steps)
-        self.mapped(lower(module.eval(), self.recipe.name), few)
+        self.mapped(lower(state.module.eval(), self.recipe.name), few)
 
     def claim(self) -> None:
         """Say whose folder this is, or refuse another one's.
@@ -240,7 +248,15 @@ class Weaving:
         state = copy.deepcopy(self._state(number - 1))
         module, path = state.module, where / "options.json"
         options: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.is_file() else []
-        steps = self._prepared(state, step, options)
+        try:
+            steps = self._prepared(state, step, options)
+        except InputError as error:
+            if not step.optional:
+                raise
+            reason = json.dumps({"left_out": str(error)}, indent=1) + "\n"
+            write_text(path, reason)
+            write_text(where / "figures.json", reason)
+            return
         write_text(path, json.dumps(options, indent=1) + "\n")
         schedule, said = step.schedule(self.base), dict[str, Any]()
         if schedule is not None:
