@@ -60,9 +60,7 @@ def test_the_step_that_saves_most_for_its_harm_comes_first() -> None:
 
     def cost(sets: dict[str, list[Constraint]]) -> float:
         weight = {"cheap": 60.0, "dear": 40.0}
-        return sum(
-            weight[n] * next((s.keep for s in of if isinstance(s, Columns)), 1.0) for n, of in sets.items()
-        )
+        return sum(weight[n] * next((s.keep for s in of if isinstance(s, Columns)), 1.0) for n, of in sets.items())
 
     first = search(rungs, cost, 75.0)
     assert (first.plan["cheap"].keep, first.plan["dear"].keep, first.cost) == (0.5, 1.0, 70.0)

@@ -90,12 +90,17 @@ def test_a_pruned_layer_stays_pruned_in_the_steps_behind(whole: tuple[Result, Pa
     assert 0 < (layers["conv2"].core != 0).sum() <= kept
 
 
+def back_to(folder: Path, done: tuple[str, ...]) -> None:
+    """Make a run believe that it ended after these stages."""
+    state = json.loads((folder / "state.json").read_text())
+    state["stages"] = {name: seconds for name, seconds in state["stages"].items() if name in done}
+    (folder / "state.json").write_text(json.dumps(state))
+
+
 def test_each_step_is_made_again_from_its_files(whole: tuple[Result, Path], tmp_path: Path) -> None:
     """Removing what the end left and going on gives the same bits: nothing hangs on what was in memory."""
     result, folder = whole
-    state = json.loads((folder / "state.json").read_text())
-    state["stages"] = {k: v for k, v in state["stages"].items() if k in ("train", "1 integers", "2 prune")}
-    (folder / "state.json").write_text(json.dumps(state))
+    back_to(folder, ("train", "1 integers", "2 prune"))
     for name in ("chip.safetensors", "result.json", "steps/3-share-rows/figures.json"):
         (folder / name).unlink()
     again = run(small(), folder)
@@ -194,6 +199,11 @@ def test_an_optional_step_that_cannot_be_is_left_out(tmp_path: Path) -> None:
     result = run(config, tmp_path / "run")
     assert "lognormal" in result.steps[0].figures["left_out"]
     assert [c.name for c in result.candidates] == ["dense", "harden", "tune"]
+    back_to(tmp_path / "run", ("train",))
+    for step in ("1-harden", "2-tune"):
+        (tmp_path / "run" / "steps" / step / "figures.json").unlink()
+    again = run(config, tmp_path / "run")
+    assert (again.steps, again.candidates) == (result.steps, result.candidates)
     needed = Recipe.from_plain({"name": "r", "hardware": "sot-mram-and", "steps": [{**harden, "optional": False}]})
     with pytest.raises(InputError, match=r"harden.*lognormal"):
         run(configure("lenet5", "digits", recipe=needed, epochs=1, train_images=64, images=images), tmp_path / "other")

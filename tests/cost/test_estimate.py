@@ -85,10 +85,7 @@ def test_area_of_allocated_and_idle_silicon_is_that_of_whole_tiles(mapping: Mapp
         level: sum(float(p.count) * p.area for p in fixed if p.level == level) for level in ("array", "macro", "tile")
     }
     units = sum(
-        area
-        for layer in found.layers
-        for name, area in layer.area_by_component.items()
-        if not parts[name].fixed
+        area for layer in found.layers for name, area in layer.area_by_component.items() if not parts[name].fixed
     )
     whole = mapping.tiles * (2 * (2 * of["array"] + of["macro"]) + of["tile"])
     assert units > 0

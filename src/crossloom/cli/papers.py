@@ -30,7 +30,9 @@ def reproduce(
     budget: Annotated[
         str | None,
         typer.Option(
-            "--budget", metavar="TIME", rich_help_panel=o.RUN_PANEL,
+            "--budget",
+            metavar="TIME",
+            rich_help_panel=o.RUN_PANEL,
             help="In place of --epochs: about how long it may take here, 30m or 2h; training is shortened to fit.",
         ),
     ] = None,

@@ -285,9 +285,7 @@ class Job:
         chip = self.chip.mapping.chip
         changes = {"device.variation": {"model": "lognormal", "sigma": sigma} if sigma else {"model": "none"}}
         copies = {name: layer.copies for name, layer in self.chip.mapping.layers.items()}
-        made = CompiledChip(
-            map_program(self.chip.program, chip.override(changes), copies), None, self.chip.converters
-        )
+        made = CompiledChip(map_program(self.chip.program, chip.override(changes), copies), None, self.chip.converters)
         return NoisePoint(sigma=sigma, **self._over_chips(f"noise-{sigma:g}", "analog", made))
 
     def _over_chips(self, name: str, rung: Rung, chip: CompiledChip) -> dict[str, Any]:

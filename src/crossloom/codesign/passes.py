@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -15,6 +14,7 @@ from crossloom.mapping import map_program, rename, reorder
 from crossloom.mapping.blocks import cut
 from crossloom.mapping.fault_placement import damage, filled, place_all
 from crossloom.mapping.read_objectives import Objective
+from crossloom.methods.patterns import by_pattern
 from crossloom.simulate import ReadNoise
 from crossloom.simulate.analog_chip import AnalogChip
 from crossloom.simulate.compensation import stuck_cells
@@ -176,8 +176,4 @@ def matching(field: str, patterns: Sequence[str], program: Program) -> list[str]
     Raises:
         InputError: a pattern without a layer.
     """
-    names = [layer.name for layer in program.layers]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise InputError.choice(field, pattern, names)
-    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    return list(by_pattern(field, dict.fromkeys(patterns), (layer.name for layer in program.layers)))

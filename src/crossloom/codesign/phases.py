@@ -205,9 +205,7 @@ def train(
 
 
 @torch.no_grad()
-def tempered(
-    module: nn.Module, images: Tensor, spread: float, smoothing: float
-) -> Callable[[Tensor, Tensor], Tensor]:
+def tempered(module: nn.Module, images: Tensor, spread: float, smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Cross-entropy of the logits over a temperature that brings them to `spread` at most."""
     found = float(module.eval()(images).std())
     temperature = max(found / spread, 1.0)

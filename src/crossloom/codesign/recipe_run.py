@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from crossloom.codesign import passes
+from crossloom.codesign.config import Machine
 from crossloom.codesign.kept import Kept
 from crossloom.codesign.phases import train
 from crossloom.codesign.progress import Progress
@@ -91,7 +92,7 @@ class Weaving:
     base: TrainingConfig
     calibration: Loader
     folder: Path
-    machine: Any
+    machine: Machine
     progress: Progress
     activity: Tensor
     images: int | None = None
@@ -119,11 +120,10 @@ class Weaving:
                 step = self.recipe.training[here.count]
                 where = self.place(here.count + 1, step)
                 here = copy.deepcopy(here)
-                options = json.loads((where / "options.json").read_text("utf-8"))
-                if isinstance(options, dict):  # left out
+                if "left_out" in json.loads((where / "figures.json").read_text("utf-8")):
                     here = self._finished(here, [])
                     continue
-                steps = self._prepared(here, step, options)
+                steps = self._prepared(here, step, json.loads((where / "options.json").read_text("utf-8")))
                 if step.epochs:
                     load_weights(here.module, where / "weights.safetensors")
                 finish(here.module, steps)
@@ -134,9 +134,7 @@ class Weaving:
     def _finished(self, state: State, steps: Sequence[Method]) -> State:
         """The state behind a step, whose methods are finished; activations keep the steps that it trained with."""
         lasting = state.lasting + [m for m in steps if m.lasting]
-        return State(
-            state.count + 1, state.module.eval(), lasting, state.pruned or any(m.prunes for m in steps)
-        )
+        return State(state.count + 1, state.module.eval(), lasting, state.pruned or any(m.prunes for m in steps))
 
     def place(self, number: int, step: TrainStep | MapStep) -> Path:
         """A step's folder."""
@@ -253,9 +251,7 @@ class Weaving:
         except InputError as error:
             if not step.optional:
                 raise
-            reason = json.dumps({"left_out": str(error)}, indent=1) + "\n"
-            write_text(path, reason)
-            write_text(where / "figures.json", reason)
+            write_text(where / "figures.json", json.dumps({"left_out": str(error)}, indent=1) + "\n")
             return
         write_text(path, json.dumps(options, indent=1) + "\n")
         schedule, said = step.schedule(self.base), dict[str, Any]()

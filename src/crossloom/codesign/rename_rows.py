@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from crossloom.frontend import lower
 from crossloom.hardware import Chip
 from crossloom.mapping import map_program, rename
 from crossloom.methods import Method
+from crossloom.methods.patterns import by_pattern
 from crossloom.methods.tied_rows import tie_rows
 from crossloom.nn import woven_layers
 from crossloom.simulate.observe import input_vectors
@@ -80,18 +80,14 @@ def tables(
     layers = {layer.name: layer for layer in program.layers}
     vectors = input_vectors(map_program(program, chip), torch.cat([x for x, _ in batches]), VECTORS)
     found: dict[str, dict[str, Any]] = {}
-    for pattern, wanted in rows.items():
-        matching = fnmatch.filter(layers, pattern)
-        if not matching:
-            raise InputError.choice("rename-rows.rows", pattern, layers)
-        for name in (n for n in matching if n not in found):
-            layer = layers[name]
-            if layer.groups > 1:
-                raise InputError(f"rename-rows.rows.{name}", f"{layer.groups} groups", "a layer of one group")
-            count = max(round(wanted * layer.core.shape[1]), 1) if wanted < 1 else int(wanted)
-            made = rename.lossy(layer, count, rename.row_activity(layer, vectors[name]), complement)
-            found[name] = {
-                "stored": made.assignment.stored[0].tolist(), "sign": made.assignment.sign[0].tolist(),
-                "core": made.layer.core[0].tolist(),
-            }  # fmt: skip
+    for name, wanted in by_pattern("rename-rows.rows", rows, layers).items():
+        layer = layers[name]
+        if layer.groups > 1:
+            raise InputError(f"rename-rows.rows.{name}", f"{layer.groups} groups", "a layer of one group")
+        count = max(round(wanted * layer.core.shape[1]), 1) if wanted < 1 else int(wanted)
+        made = rename.lossy(layer, count, rename.row_activity(layer, vectors[name]), complement)
+        found[name] = {
+            "stored": made.assignment.stored[0].tolist(), "sign": made.assignment.sign[0].tolist(),
+            "core": made.layer.core[0].tolist(),
+        }  # fmt: skip
     return found

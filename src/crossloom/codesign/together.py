@@ -101,9 +101,7 @@ def results(request: Request) -> dict[str, Result]:
             machine=request.machine,
         )  # fmt: skip
         command = ["crossloom", "reproduce", "together", "--network", request.network]
-        found[name] = run(
-            config, folder / name, fresh=request.fresh, command=command, progress=request.progress
-        )
+        found[name] = run(config, folder / name, fresh=request.fresh, command=command, progress=request.progress)
     return found
 
 

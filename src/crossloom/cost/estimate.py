@@ -212,11 +212,7 @@ class _Report:
         """Silicon of empty array slots in allocated macros, and of empty macro slots in allocated tiles."""
         hierarchy, mapping = self.chip.hierarchy, self.mapping
         of_level = {
-            level: sum(
-                float(p.count) * p.area
-                for p in self.parts.by_name.values()
-                if p.level == level and p.fixed
-            )
+            level: sum(float(p.count) * p.area for p in self.parts.by_name.values() if p.level == level and p.fixed)
             for level in ("array", "macro")
         }
         macros = mapping.tiles * hierarchy.macros_per_tile

@@ -15,7 +15,6 @@ Sources: Boyd et al., Foundations and Trends in ML 3(1), 2011 (the method, resid
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +27,7 @@ from crossloom.methods.constraints import Constraint, constraint, intersected
 from crossloom.methods.level_quantiser import LevelQuantiser
 from crossloom.methods.levels import Levels
 from crossloom.methods.moments import ChangeOfBasis
+from crossloom.methods.patterns import by_pattern
 from crossloom.methods.protocol import Method
 from crossloom.methods.purification import Flow
 from crossloom.nn import Conv2d, Linear
@@ -111,16 +111,14 @@ class ADMM(Method):
             InputError: a pattern without a layer, sets that do not go together, or an approximation that is not folded.
         """
         layers = {n: m for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-        for pattern in self.constraints:
-            if not fnmatch.filter(layers, pattern):
-                raise InputError.choice("admm.constraints", pattern, layers)
+        constrained = by_pattern("admm.constraints", self.constraints, layers)
         if self.flow is None and isinstance(network, fx.GraphModule) and "example_shape" in network.meta:
             self.flow = Flow(network)
         if self.purify is not None and self.flow is None:
             raise InputError("admm.purify", self.purify, "none, or a converted network, whose graph is known", "None")
         self.targets = []
         for name, module in layers.items():
-            found = next((sets for pattern, sets in self.constraints.items() if fnmatch.fnmatch(name, pattern)), ())
+            found = constrained.get(name, ())
             levels = [s for s in found if isinstance(s, Levels)]
             if len(levels) > 1:
                 raise InputError(f"admm.constraints.{name}", levels, "one level set a layer")

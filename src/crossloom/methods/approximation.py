@@ -13,18 +13,18 @@ Gradients of A have one size for every order, as A ↦ W keeps lengths. What is 
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
 from crossloom.methods.moments import ChangeOfBasis, Moments, projected, randomised
+from crossloom.methods.patterns import by_pattern, record
 from crossloom.methods.polynomials import Basis, Run, exact_growth, runs
 from crossloom.methods.protocol import Method
 from crossloom.nn import Conv2d, Linear, woven_layers
@@ -125,7 +125,10 @@ class Approximation(Method):
     ) -> None:
         if initialisation not in ("least-squares", "random"):
             raise InputError.choice("approximation.initialisation", initialisation, ("least-squares", "random"))
-        self.layers = {pattern: _setting(pattern, given) for pattern, given in layers.items()}
+        self.layers = {
+            pattern: None if given is None else record(Setting, f"approximation.{pattern}", given)
+            for pattern, given in layers.items()
+        }
         self.initialisation, self.seed = initialisation, seed
 
     def settings(self, network: nn.Module) -> dict[str, Setting]:
@@ -134,16 +137,8 @@ class Approximation(Method):
         Raises:
             InputError: a pattern that is no layer's name.
         """
-        names = list(woven_layers(network))
-        found = {}
-        for pattern in self.layers:
-            if not fnmatch.filter(names, pattern):
-                raise InputError.choice("approximation.layers", pattern, names)
-        for name in names:
-            setting = next((s for pattern, s in self.layers.items() if fnmatch.fnmatch(name, pattern)), None)
-            if setting is not None:
-                found[name] = setting
-        return found
+        found = by_pattern("approximation.layers", self.layers, woven_layers(network))
+        return {name: setting for name, setting in found.items() if setting is not None}
 
     def prepare(self, network: nn.Module) -> None:
         """Weave the layers; nothing is changed if one of them cannot be.
@@ -201,17 +196,3 @@ def weave(layer: Conv2d | Linear, weight: nn.Parameter, groups: tuple[Run, ...])
 def shared(layers: Mapping[str, Conv2d | Linear]) -> dict[str, list[str]]:
     """For every layer the names of those that have its weights, itself among them, in order."""
     return {name: [other for other, m in layers.items() if m.weight is layer.weight] for name, layer in layers.items()}
-
-
-def _setting(pattern: str, given: Setting | Mapping[str, Any] | None) -> Setting | None:
-    """A setting from its fields, with errors that name pattern and field."""
-    if given is None or isinstance(given, Setting):
-        return given
-    for field in given:
-        if field not in Setting.model_fields:
-            raise InputError.choice(f"approximation.{pattern}", field, Setting.model_fields)
-    try:
-        return Setting.model_validate(dict(given))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"approximation.{pattern}.{first['loc'][0]}", first["input"], first["msg"]) from error

@@ -305,9 +305,7 @@ def _joined(runs: Float[Tensor, "outputs runs length"], weight: Tensor) -> Float
     return runs.flatten(1)[:, : math.prod(weight.shape[1:])].reshape(weight.shape)
 
 
-def intersected(
-    sets: Iterable[Constraint], weight: Float[Tensor, "outputs ..."]
-) -> Float[Tensor, "outputs ..."]:
+def intersected(sets: Iterable[Constraint], weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
     """A point in all of the sets: the projections one after another, in the order given (structures first)."""
     for one in sets:
         weight = one.project(weight)

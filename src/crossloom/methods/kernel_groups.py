@@ -148,8 +148,7 @@ class KernelGroups(Method):
         found = {name: gamma(layer) for name, layer in woven_layers(network).items()}
         scales = {name: g.detach().abs().tolist() for name, g in found.items() if g is not None}
         scores = {
-            c: sum(scales[name][i] for name, i in members) / len(members)
-            for c, members in self._ties.kernels.items()
+            c: sum(scales[name][i] for name, i in members) / len(members) for c, members in self._ties.kernels.items()
         }
         return chosen(self._ties, scores, self.keep, self.columns) if scores else set()
 

@@ -7,16 +7,16 @@ its own width.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from crossloom.errors import InputError
 from crossloom.methods.cores import pruned
 from crossloom.methods.level_quantiser import LevelQuantiser
+from crossloom.methods.patterns import by_pattern, record
 from crossloom.methods.protocol import Method
 from crossloom.nn import Conv2d, Linear, Quantiser, QuantiserConfig, WeightQuantiser, woven_layers
 
@@ -48,7 +48,7 @@ class LayerBits(Method):
     def __init__(self, layers: Mapping[str, Widths | Mapping[str, Any]]) -> None:
         if not layers:
             raise InputError("bits.layers", {}, "a pattern of layer names and its widths, at least one", "{'*': …}")
-        self.layers = {pattern: _widths(pattern, given) for pattern, given in layers.items()}
+        self.layers = {pattern: record(Widths, f"bits.{pattern}", given) for pattern, given in layers.items()}
 
     def widths(self, network: nn.Module) -> dict[str, Widths]:
         """The widths of every layer that a pattern matches.
@@ -56,16 +56,7 @@ class LayerBits(Method):
         Raises:
             InputError: a pattern that is no layer's name.
         """
-        names = list(woven_layers(network))
-        for pattern in self.layers:
-            if not fnmatch.filter(names, pattern):
-                raise InputError.choice("bits.layers", pattern, names)
-        found = {}
-        for name in names:
-            one = next((widths for pattern, widths in self.layers.items() if fnmatch.fnmatch(name, pattern)), None)
-            if one is not None:
-                found[name] = one
-        return found
+        return by_pattern("bits.layers", self.layers, woven_layers(network))
 
     def prepare(self, network: nn.Module) -> None:
         """Change the widths; nothing is changed if a layer refuses.
@@ -112,17 +103,3 @@ def _resized(config: QuantiserConfig, bits: int) -> QuantiserConfig:
     if bits == 1:
         changes["symmetric"] = True
     return config.model_copy(update=changes)
-
-
-def _widths(pattern: str, given: Widths | Mapping[str, Any]) -> Widths:
-    """Widths from their fields, with errors that name pattern and field."""
-    if isinstance(given, Widths):
-        return given
-    for field in given:
-        if field not in Widths.model_fields:
-            raise InputError.choice(f"bits.{pattern}", field, Widths.model_fields)
-    try:
-        return Widths.model_validate(dict(given))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"bits.{pattern}.{first['loc'][0]}", first["input"], first["msg"]) from error

@@ -98,8 +98,14 @@ def rram_40nm() -> Section:
             "met at any useful activity, whatever the periphery costs.",
             check_table(checks(chip)),
             Table(
-                ("rows driven", "cells, raw, an operation", "periphery, raw", "TOPS/W raw", "raw, 1 ns of sensing",
-                 "TOPS/W with published factors"),
+                (
+                    "rows driven",
+                    "cells, raw, an operation",
+                    "periphery, raw",
+                    "TOPS/W raw",
+                    "raw, 1 ns of sensing",
+                    "TOPS/W with published factors",
+                ),
                 tuple(rows),
             ),
             "**Calibrated**, with published factors alone: those that Lu et al. (Frontiers in AI 2021) validated on "
