@@ -10,7 +10,7 @@ import torch
 
 from crossloom.cli import main
 from crossloom.codesign import Machine, Silent, configure
-from crossloom.codesign.aat import PAPER, changed, command, described, make
+from crossloom.codesign.aat import PAPER, changed, described, make
 from crossloom.codesign.aat_shapes import compressed, random_program
 from crossloom.codesign.aat_trial import Study, figures
 from crossloom.codesign.plans import Plan
@@ -99,10 +99,10 @@ def test_what_cannot_be_asked_for() -> None:
 
 
 def test_commands_and_plans_in_words() -> None:
-    assert command(Request("vgg8")) == "crossloom reproduce aat --network vgg8"
+    assert Request("vgg8").command("aat") == "crossloom reproduce aat --network vgg8"
     given = Request("lenet5", limit=5, data="mnist", epochs=2, train_images=100, machine=Machine(device="cpu"))
     assert (
-        command(given)
+        given.command("aat")
         == "crossloom reproduce aat --network lenet5 --data mnist --epochs 2 --train-images 100 --limit 5"
     )
     assert described({"a": None, "b": Setting(order=2, group=5)}) == "b quadratic n = 5"

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossloom.codesign import admm
 from crossloom.codesign.admm_course import AdmmCourse, Reached
 from crossloom.codesign.admm_engine import ENGINE, compared
 from crossloom.codesign.admm_points import RECIPES, Point, Recipe, structured
@@ -130,7 +129,7 @@ def test_what_is_asked_for() -> None:
     assert reproductions()["admm"].networks == ("lenet5-caffe", "vgg16", "resnet18-cifar")
     request = Request("vgg16", epochs=6, train_images=100, limit=5, runs=Path("/x"))
     said = "crossloom reproduce admm --network vgg16 --epochs 6 --train-images 100 --limit 5"
-    assert admm.command(request) == said
+    assert request.command("admm") == said
     short = RECIPES["vgg16"].shortened(6)
     assert (short.prune, short.retrain, short.requantise) == ((2, 2, 2), (3, 3, 3), 1)
     assert RECIPES["vgg16"].shortened(None) == RECIPES["vgg16"]

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from crossloom.codesign import crimp_training, phases
-from crossloom.codesign.crimp import command
 from crossloom.codesign.crimp_rows import CURVE, FIGURE, HEIGHT, NOISY, OURS, PRUNED, Rows
 from crossloom.codesign.crimp_training import PLANS, Study
 from crossloom.codesign.reproduce import Request
@@ -34,7 +33,7 @@ def test_all_rows_are_made_and_kept(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(crimp_training, "CHIPS", 2)
     request = Request("lenet5-caffe", epochs=4, limit=6, runs=tmp_path)
     study = Study(request)
-    rows = list(Rows(study, command(request), "cpu").all())
+    rows = list(Rows(study, request.command("crimp"), "cpu").all())
     plan = PLANS["lenet5-caffe"]
     tables = [row.table for row in rows]
     assert tables.count(PRUNED) == 7 and tables.count(FIGURE) == 2
@@ -45,7 +44,7 @@ def test_all_rows_are_made_and_kept(tmp_path, monkeypatch) -> None:
     assert by["crossbars"].ours == plan.recipe.keep_arrays == 9
     assert by["crossbars before pruning"].ours == 185, "21 weights of 7 bits in sign and magnitude to an array"
     assert by["crossbar sparsity"].ours >= plan.sparsity
-    assert {row.command for row in rows} == {"crossloom reproduce crimp --network lenet5-caffe --limit 6 --epochs 4"}
+    assert {row.command for row in rows} == {"crossloom reproduce crimp --network lenet5-caffe --epochs 4 --limit 6"}
     assert all(row.budget.images in (0, 6, 20) and row.budget.epochs >= 1 for row in rows)
     assert all((row.spread is not None) == (row.table in (NOISY, CURVE, HEIGHT, OURS)) for row in rows)
     assert all("7-bit weights, differential code" in row.row for row in rows)
@@ -56,7 +55,7 @@ def test_all_rows_are_made_and_kept(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(phases, "fit", again)
     monkeypatch.setattr(crimp_training.CompiledChip, "accuracy", again)
     monkeypatch.setattr(Study, "_helped", again)
-    assert list(Rows(Study(request), command(request), "cpu").all()) == rows
+    assert list(Rows(Study(request), request.command("crimp"), "cpu").all()) == rows
 
 
 def test_what_is_asked_for_wrongly(tmp_path, monkeypatch) -> None:

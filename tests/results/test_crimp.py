@@ -10,7 +10,7 @@ import pytest
 
 from crossloom.cli import main
 from crossloom.codesign import Machine
-from crossloom.codesign.crimp import PAPER, by_the_rule, command
+from crossloom.codesign.crimp import PAPER, by_the_rule
 from crossloom.codesign.reproduce import Reproduction, Request, published_weights, reproduce, reproductions
 from crossloom.codesign.results import load
 from crossloom.codesign.targets import random_chip
@@ -33,9 +33,9 @@ def test_crossbars_of_the_large_networks(network: str, arrays: int) -> None:
 
 
 def test_the_command_leaves_out_where_files_lie() -> None:
-    assert command(Request("resnet56")) == "crossloom reproduce crimp --network resnet56"
+    assert Request("resnet56").command("crimp") == "crossloom reproduce crimp --network resnet56"
     given = Request("resnet56", weights=Path("/a/b.th"), limit=20, machine=Machine(data_dir="/c"))
-    assert command(given) == "crossloom reproduce crimp --network resnet56 --limit 20"
+    assert given.command("crimp") == "crossloom reproduce crimp --network resnet56 --limit 20"
 
 
 def test_what_there_is_and_what_not(monkeypatch) -> None:

@@ -7,7 +7,6 @@ CIFAR-100, of which it does not say with which orders, groups or arrays. Ours ar
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -63,6 +62,8 @@ SEARCHED, VARIED, SWEEP = (
 )
 SHORT = 0.25
 """Share of the dense network's second training that rows of the last two tables take."""
+LOOKS = 5
+"""Times that a training looks at the test images: they are more than a short one trains on."""
 SWEPT = ((1, 3), (1, 5), (1, 9), (1, 16), (2, 4), (2, 6), (2, 10), (2, 16), (3, 7), (3, 13))
 """(order, n) of the figure."""
 ORDERS = {1: "linear", 2: "quadratic", 3: "cubic"}
@@ -80,22 +81,13 @@ def make(request: Request) -> ResultsFile:
     rows: list[Row] = []
     if (request.data or DATA) == DATA:
         published, (_, chip) = PAPER[request.network], chip_of(request)
-        said = command(replace(request, epochs=0, train_images=None, limit=None))
+        said = replace(request, epochs=0, train_images=None, precision=None, limit=None).command(AAT.paper)
         rows += shape_rows(request.network, published.name, published.reduction, chip, load(CHIP), said)
     if request.epochs != 0:
         rows += trained_rows(request)
     if not rows:
         raise InputError("--epochs", 0, f"--data {DATA}, whose rows by shape need no training, or at least 1 epoch")
     return ResultsFile(paper=AAT.paper, title=AAT.title, network=request.network, rows=tuple(rows))
-
-
-def command(request: Request) -> str:
-    """The command line of a request, without what only says where files lie."""
-    words = ["crossloom", "reproduce", AAT.paper, "--network", request.network]
-    for option in ("data", "epochs", "train_images", "limit"):
-        value = getattr(request, option)
-        words += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
-    return shlex.join(words)
 
 
 def chip_of(request: Request) -> tuple[tuple[str, ...], Chip]:
@@ -138,9 +130,12 @@ def study_of(request: Request) -> Study:
         train_images=request.train_images, machine=request.machine,
         images={"crossbar": request.limit} if request.limit is not None else None,
     )  # fmt: skip
-    config = config.model_copy(update={"finetuning": config.training})
+    assert config.training is not None
+    training = request.training(config.training)
+    training = training.updated(validate_every=max(training.epochs // LOOKS, 1))
+    config = config.model_copy(update={"training": training, "finetuning": training})
     folder = request.runs / f"aat-{request.network}-{config.data.name}-{config.hash[:8]}"
-    return Study(config, folder, request.progress, request.fresh, command(request))
+    return Study(config, folder, request.progress, request.fresh, request.command(AAT.paper))
 
 
 def trained_rows(request: Request) -> list[Row]:
@@ -202,7 +197,7 @@ class Rows:
         self.made.append(
             Row(
                 table=table, row=row, metric=metric, unit=unit, paper=paper, ours=float(f"{ours:.7g}"), spread=None,
-                budget=budget, command=command(self.request), config_hash=config.hash,
+                budget=budget, command=self.request.command(AAT.paper), config_hash=config.hash,
             )
         )  # fmt: skip
 
@@ -240,5 +235,5 @@ AAT = Reproduction(
     rows="crossbars saved by approximation at the dense network's accuracy, what the moments cost, SOT against RRAM",
     make=make,
     data="cifar100",
-    options=("data", "epochs", "train_images"),
+    options=("data", "epochs", "train_images", "precision"),
 )

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from crossloom.codesign.admm_course import AdmmCourse
@@ -46,18 +45,12 @@ def make(request: Request) -> ResultsFile:
     return ResultsFile(paper=ADMM.paper, title=ADMM.title, network=request.network, rows=tuple(rows))
 
 
-def command(request: Request) -> str:
-    """The command line of a request, without what only says where files lie."""
-    words = ["crossloom", "reproduce", ADMM.paper, "--network", request.network]
-    for option in ("epochs", "train_images", "limit"):
-        value = getattr(request, option)
-        words += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
-    return shlex.join(words)
-
-
 def _rows(course: AdmmCourse, recipe: Recipe, request: Request) -> Iterator[Row]:
     """Every point at every bit width, and the engine for each."""
-    said, device = command(request), "cpu" if request.machine.device in ("auto", "cpu") else request.machine.device
+    said, device = (
+        request.command(ADMM.paper),
+        "cpu" if request.machine.device in ("auto", "cpu") else request.machine.device,
+    )
     images = activity_images(course.data, 0)
 
     def row(
@@ -124,5 +117,5 @@ ADMM = Reproduction(
     networks=tuple(RECIPES),
     rows="pruned and quantised accuracies, crossbars, and the AND engine with SOT, STT, ReRAM and SRAM cells",
     make=make,
-    options=("epochs", "train_images"),
+    options=("epochs", "train_images", "precision"),
 )

@@ -192,6 +192,7 @@ class AdmmCourse:
         self, network: nn.Module, training: TrainingConfig, name: str, methods: list[ADMM], options: Any
     ) -> tuple[float, float] | None:
         """Train into a folder of its own, go on there, or load what it holds; ADMM's first and last primal residual."""
+        training = self.request.training(training)
         machine = {"accelerator", "threads", "validate_every", "checkpoint_every"}
         decides = {"training": training.model_dump(mode="json", exclude=machine), "options": options}
         self.key = digest({"before": self.key, "name": name, **decides})

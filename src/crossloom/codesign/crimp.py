@@ -8,7 +8,6 @@ Non-ideality Adaptation", ACM TECS, 2023. The paper trains its own float network
 from __future__ import annotations
 
 import math
-import shlex
 from typing import Any
 
 from crossloom.codesign.config import RunConfig
@@ -44,18 +43,8 @@ def make(request: Request) -> ResultsFile:
     """The rows of one network."""
     rows = [*accuracies(request)] if request.network in TRAINED else [untrained_crossbars(request)]
     if request.network in PLANS and request.epochs != 0:
-        rows += Rows(Study(request), command(request), device_of(request)).all()
+        rows += Rows(Study(request), request.command(CRIMP.paper), device_of(request)).all()
     return ResultsFile(paper=CRIMP.paper, title=CRIMP.title, network=request.network, rows=tuple(rows))
-
-
-def command(request: Request) -> str:
-    """The command line of a request, without what only says where files lie."""
-    words = ["crossloom", "reproduce", CRIMP.paper, "--network", request.network]
-    for option in ("limit", "epochs", "train_images"):
-        given = getattr(request, option)
-        if given is not None:
-            words += [f"--{option.replace('_', '-')}", str(given)]
-    return shlex.join(words)
 
 
 def accuracies(request: Request) -> list[Row]:
@@ -67,13 +56,13 @@ def accuracies(request: Request) -> list[Row]:
         images=limited, machine=request.machine,
     )  # fmt: skip
     folder = request.runs / f"{CRIMP.paper}-{request.network}-{config.hash[:8]}"
-    record = run(config, folder, fresh=request.fresh, progress=request.progress, command=[command(request)])
+    record = run(config, folder, fresh=request.fresh, progress=request.progress, command=[request.command(CRIMP.paper)])
     name, before, after = PAPER[request.network]
 
     def row(metric: str, unit: str, paper: float | None, ours: float, images: int) -> Row:
         return Row(
             table=QUANTISED, row=name, metric=metric, unit=unit, paper=paper, ours=round(ours, 6), spread=None,
-            budget=Budget(epochs=0, images=images, device=device(record)), command=command(request),
+            budget=Budget(epochs=0, images=images, device=device(record)), command=request.command(CRIMP.paper),
             config_hash=config.hash,
         )  # fmt: skip
 
@@ -102,8 +91,8 @@ def crossbars(request: Request, chip: CompiledChip, config_hash: str | None) -> 
     """Arrays allocated, beside the paper's rule."""
     return Row(
         table=ARRAYS, row=PAPER[request.network][0], metric="crossbars", unit="arrays", paper=by_the_rule(chip),
-        ours=chip.crossbars, spread=None, budget=Budget(epochs=0, images=0, device="cpu"), command=command(request),
-        config_hash=config_hash,
+        ours=chip.crossbars, spread=None, budget=Budget(epochs=0, images=0, device="cpu"),
+        command=request.command(CRIMP.paper), config_hash=config_hash,
     )  # fmt: skip
 
 

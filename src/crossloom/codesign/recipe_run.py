@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ class Weaving:
     activity: Tensor
     images: int | None = None
     _latest: State | None = None
+    _passes: list[tuple[Program, list[dict[str, Any]]]] = field(default_factory=list)
 
     # -- the network ------------------------------------------------------------------------------------------------
 
@@ -211,7 +212,7 @@ class Weaving:
                     f"recipe.{step.name}: {error.field}", error.value, error.expected, error.nearest
                 ) from error
             state.pruned |= any(m.prunes for m in steps)
-        self.mapped(lower(state.module.eval(), self.recipe.name), few)
+        self.mapped(self._lowered(state.module.eval()), few, self.recipe.mapping)
 
     def claim(self) -> None:
         """Say whose folder this is, or refuse another one's.
@@ -268,16 +269,16 @@ class Weaving:
     # -- mapping steps ----------------------------------------------------------------------------------------------
 
     def mapped(
-        self, program: Program, images: Tensor, steps: Sequence[MapStep] | None = None
+        self, program: Program, images: Tensor, steps: Sequence[MapStep]
     ) -> tuple[Program, list[dict[str, Any]]]:
-        """A program after the mapping passes (all of the recipe's if None), and what each of them said.
+        """A program after mapping passes, and what each of them said.
 
         Raises:
             InputError: a pass that the program or the chip does not allow and that is not optional; it names the step.
         """
         figures = []
         layers = [layer.name for layer in program.layers]
-        for step in self.recipe.mapping if steps is None else steps:
+        for step in steps:
             try:
                 program, said = passes.apply(
                     step.map, passes.Site(program, self.chip, images), named(step.options, layers)
@@ -296,10 +297,20 @@ class Weaving:
         """All calibration images."""
         return torch.cat([images for images, _ in self.calibration])
 
+    def after_passes(self, count: int) -> tuple[Program, list[dict[str, Any]]]:
+        """The trained network after so many of the mapping passes, each done once, and what they said."""
+        if not self._passes:
+            self._passes.append((self._lowered(self.after(len(self.recipe.training))), []))
+        while len(self._passes) <= count:
+            program, said = self._passes[-1]
+            step = self.recipe.mapping[len(said)]
+            program, more = self.mapped(program, self.calibration_images, [step])
+            self._passes.append((program, said + more))
+        return self._passes[count]
+
     def chip_made(self) -> CompiledChip:
         """The network after all steps, on the chip; what the mapping passes said is kept."""
-        module = self.after(len(self.recipe.training))
-        program, said = self.mapped(lower(module, self.recipe.name, self.data.classes), self.calibration_images)
+        program, said = self.after_passes(len(self.recipe.mapping))
         write_text(self.folder / MAPPING, json.dumps(said, indent=1, allow_nan=False) + "\n")
         mapping, converters = map_program(program, self.chip), None
         if self.chip.array.adc_range == "calibrated":
@@ -314,24 +325,30 @@ class Weaving:
         A training step's candidate is costed without its rows and columns of zeros if the recipe compacts.
         """
         if number == 0:
-            name, where = DENSE, Kept(self.folder, self.progress)
-            made_now = where.part(DENSE, "the dense network on the chip", lambda: self._measured(self.converted(), ()))
-        else:
-            steps = self.recipe.steps[:number]
-            name, trained = steps[-1].name, [s for s in steps if isinstance(s, TrainStep)]
-            done = [s for s in steps if isinstance(s, MapStep)]
-            early = () if done else [s for s in self.recipe.mapping if s.map == "compact"]
-            where = Kept(self.place(number, steps[-1]), self.progress)
+            where = Kept(self.folder, self.progress)
             made_now = where.part(
-                "candidate", "the network so far on the chip",
-                lambda: self._measured(self.after(len(trained)), done or early),
-            )  # fmt: skip
-        return Candidate(name=name, **made_now)
+                DENSE, "the dense network on the chip", lambda: self._measured(self._lowered(self.converted()))
+            )
+            return Candidate(name=DENSE, **made_now)
+        step, trained = self.recipe.steps[number - 1], len(self.recipe.training)
 
-    def _measured(self, module: fx.GraphModule, steps: Sequence[MapStep]) -> dict[str, Any]:
+        def program() -> Program:
+            if number > trained:
+                return self.after_passes(number - trained)[0]
+            compact = [s for s in self.recipe.mapping if s.map == "compact"]
+            return self.mapped(self._lowered(self.after(number)), self.calibration_images, compact)[0]
+
+        made_now = Kept(self.place(number, step), self.progress).part(
+            "candidate", "the network so far on the chip", lambda: self._measured(program())
+        )
+        return Candidate(name=step.name, **made_now)
+
+    def _lowered(self, module: fx.GraphModule) -> Program:
+        return lower(module, self.recipe.name, self.data.classes)
+
+    def _measured(self, program: Program) -> dict[str, Any]:
         from crossloom.cost import estimate, measure
 
-        program, _ = self.mapped(lower(module, self.recipe.name), self.calibration_images, list(steps))
         chip = CompiledChip(map_program(program, self.chip))
         accuracy = chip.accuracy(self.data.test_loader(), "integer", self.images)
         cost = estimate(chip.mapping, measure(chip.mapping, self.activity))

@@ -6,22 +6,28 @@ A package adds one by an entry point in the group `crossloom.reproductions` whos
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Literal
 
 from crossloom.codesign.config import Machine
 from crossloom.codesign.progress import Progress, Silent
 from crossloom.codesign.results import ResultsFile
 from crossloom.errors import InputError
-from crossloom.training import PRETRAINED, Pretrained
+from crossloom.training import PRETRAINED, Pretrained, TrainingConfig
 
 GROUP = "crossloom.reproductions"
 """Entry point group of reproductions."""
 
 WEIGHTS_VARIABLE = "CROSSLOOM_WEIGHTS"
 """Environment variable that names the folder of published weights."""
+
+
+HEEDED = ("data", "epochs", "train_images", "precision")
+"""Choices of a request that only some reproductions have."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Request:
         data: what a reproduction that trains is trained on; None: the paper's.
         epochs: of a reproduction's float training; None: the recipe's.
         train_images: used in training; None: all.
+        precision: arithmetic of training in place of the recipe's: `32` or `bf16-mixed`.
         machine: device, threads, data folder.
         runs: where the runs' folders go.
         fresh: start over in place of going on with a run's folder.
@@ -47,10 +54,23 @@ class Request:
     data: str | None = None
     epochs: int | None = None
     train_images: int | None = None
+    precision: Literal["32", "bf16-mixed"] | None = None
     machine: Machine = field(default_factory=Machine)
     runs: Path = Path("runs")
     fresh: bool = False
     progress: Progress = field(default_factory=Silent)
+
+    def command(self, paper: str) -> str:
+        """The command line, without what only says where files lie."""
+        words = ["crossloom", "reproduce", paper, "--network", self.network]
+        for option in (*HEEDED, "limit"):
+            given = getattr(self, option)
+            words += [f"--{option.replace('_', '-')}", str(given)] if given is not None else []
+        return shlex.join(words)
+
+    def training(self, training: TrainingConfig) -> TrainingConfig:
+        """A training in the precision that was asked for."""
+        return training if self.precision is None else training.updated(precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,7 @@ class Reproduction:
         rows: one line on what rows there are.
         make: does it.
         data: what it trains on; None: the network's usual data set.
-        options: which of a request's `data`, `epochs` and `train_images` it heeds; another one is refused.
+        options: which of `HEEDED` it heeds; another one is refused.
     """
 
     paper: str
@@ -100,7 +120,7 @@ def reproduce(paper: str, request: Request) -> ResultsFile:
         raise InputError("paper", paper, f"a reproduction that exists ({there})")
     if request.network not in known[paper].networks:
         raise InputError.choice("network", request.network, known[paper].networks)
-    for option in ("data", "epochs", "train_images"):
+    for option in HEEDED:
         given = getattr(request, option)
         if given is not None and option not in known[paper].options:
             raise InputError(f"--{option.replace('_', '-')}", given, f"no such choice with {paper}: its rows fix it")

@@ -42,7 +42,9 @@ class LevelQuantiser(WeightQuantiser):
             step = step * factor.detach().abs().to(w.dtype).view(-1, *[1] * (w.dim() - 1))
         return step, torch.zeros((), dtype=w.dtype, device=w.device)
 
-    def forward(self, w: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
+    def forward(
+        self, w: Float[Tensor, "outputs ..."], grid: tuple[Tensor, Tensor] | None = None
+    ) -> Float[Tensor, "outputs ..."]:
         """The weight itself: it lies on the levels already."""
         return w
 

@@ -118,8 +118,9 @@ class WovenMixin(nn.Module):
     def effective(self) -> tuple[Tensor, Tensor | None]:
         """(W_eff, bias) as the forward pass uses them: folded, quantised, disturbed, woven."""
         core, bias = self.folded()
-        quantised = self.weight_quantiser(core)
-        bias = self._quantise_bias(bias, core)
+        grid = self.weight_quantiser.step(core) if self.weight_quantiser.enabled else None
+        quantised = self.weight_quantiser(core, grid)
+        bias = self._quantise_bias(bias, grid)
         if self.disturbance is not None:
             quantised = self.disturbance(quantised)
         return self.expand(quantised), bias
@@ -129,14 +130,13 @@ class WovenMixin(nn.Module):
         y = self._apply_layer(x, weight, bias)
         return self.disturbance.disturb(self, x, weight, y) if isinstance(self.disturbance, Reads) else y
 
-    def _quantise_bias(self, bias: Tensor | None, core: Tensor) -> Tensor | None:
-        """The bias on the accumulator's grid s_x·s_w, as the program holds it."""
+    def _quantise_bias(self, bias: Tensor | None, grid: tuple[Tensor, Tensor] | None) -> Tensor | None:
+        """The bias on the accumulator's grid s_x·s_w, as the program holds it; `grid` is that of the weights."""
         source = cast(Quantiser | None, self.__dict__.get("input_quantiser"))
-        if bias is None or source is None or source.observing or not self.weight_quantiser.enabled:
+        if bias is None or grid is None or source is None or source.observing:
             return bias
-        step, _ = self.weight_quantiser.step(core)
-        grid = (step.detach().reshape(-1) * source.step().detach()).to(bias.dtype)
-        return round_half_up(bias / grid) * grid
+        step = (grid[0].detach().reshape(-1) * source.step().detach()).to(bias.dtype)
+        return round_half_up(bias / step) * step
 
     def _apply_layer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         raise AttributeError("_apply_layer belongs to Conv2d and Linear")
@@ -144,21 +144,24 @@ class WovenMixin(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The layer, with its batch norm if it has one.
 
-        While training with a batch norm, the convolution runs with the folded, quantised weight; its result is
-        divided by the folded scale again and normalised with the batch's own statistics (Krishnamoorthi,
-        arXiv 1806.08342, section 3.2.2): one convolution, and evaluation equals the folded integer layer.
+        While training with a batch norm, the convolution runs with the folded, quantised weight; it is divided by
+        the folded scale again and normalised with the batch's own statistics (Krishnamoorthi, arXiv 1806.08342,
+        section 3.2.2): one convolution, and evaluation equals the folded integer layer. The weight is divided, which
+        is small, and not the product, unless arrays that are simulated must hold the weight's integers.
         """
         weight, bias = self.__dict__.get("held") or self.effective()
         if self.norm is None or not self.norm.training:
             return self._product(x, weight, bias)
         scale = self.norm_scale()
         assert scale is not None
-        y = self._product(x, weight, None)
-        shape = (1, -1) + (1,) * (y.dim() - 2)
-        y = y / scale.view(shape)
         own = cast(Tensor | None, self.bias)
-        if own is not None:
-            y = y + own.view(shape)
+        if isinstance(self.disturbance, Reads):
+            y = self._product(x, weight, None)
+            shape = (1, -1) + (1,) * (y.dim() - 2)
+            y = y / scale.view(shape)
+            y = y if own is None else y + own.view(shape)
+        else:
+            y = self._apply_layer(x, weight / scale.view(-1, *[1] * (weight.dim() - 1)), own)
         normalised: Tensor = self.norm(y)
         return normalised
 

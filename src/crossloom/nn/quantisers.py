@@ -6,6 +6,7 @@ Rounding is half up, ⌊x/s + ½⌋, the rounding of the integer program, so tha
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ RangeMethod = Literal["minmax", "percentile", "mse", "learnt", "fixed"]
 PowerOfTwo = Literal["off", "nearest", "up"]
 SAMPLES = 1 << 16
 """Values kept of each calibration batch for percentiles and errors."""
+CACHED = 1 << 16
+"""Values that all operations on them pass over before the next ones are read: they stay in a core's cache."""
 
 
 class QuantiserConfig(BaseModel):
@@ -77,16 +80,62 @@ class _FakeQuantise(torch.autograd.Function):
     """(clip(⌊x/s + ½⌋ + z, low, high) − z)·s; the gradient passes inside the range and stops outside."""
 
     @staticmethod
-    def forward(ctx: object, x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
-        codes = torch.div(x, scale).add_(0.5).floor_().add_(zero)
-        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
-            ctx.save_for_backward((codes >= low) & (codes <= high))  # type: ignore[attr-defined]
-        return codes.clamp_(low, high).sub_(zero).mul_(scale)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
+        made = torch.empty_like(x)
+        inside = torch.empty_like(x, dtype=torch.bool) if ctx.needs_input_grad[0] else None
+        for part, out, within in pieces(scale, x, made, inside):
+            codes = torch.div(part, scale, out=out).add_(0.5).floor_().add_(zero)
+            if within is not None:
+                torch.ge(codes, low, out=within).logical_and_(codes <= high)
+            codes.clamp_(low, high).sub_(zero).mul_(scale)
+        if inside is not None:
+            ctx.save_for_backward(inside)
+        return made
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
         return gradient * inside, None, None, None, None
+
+
+class _LearntFakeQuantise(torch.autograd.Function):
+    """⌊clip(x/s, low, high) + ½⌋·s with a gradient for the step as well (Esser et al. 2020, eq. 3), times `gain`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int, gain: float) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.low, ctx.high, ctx.gain = low, high, gain
+        made = torch.empty_like(x)
+        for part, out in pieces(scale, x, made):
+            torch.div(part, scale, out=out).clamp_(low, high).add_(0.5).floor_().mul_(scale)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        passed, slope = torch.empty_like(x), torch.zeros((), dtype=torch.float32, device=x.device)
+        for part, given, out in pieces(scale, x, gradient.to(x.dtype), passed):
+            at = part / scale
+            clipped = at.clamp(ctx.low, ctx.high)
+            inside = clipped == at
+            slope += clipped.add_(0.5).floor_().sub_(at.mul_(inside)).mul_(given).sum(dtype=torch.float32)
+            torch.mul(given, inside, out=out)
+        return passed, (slope * ctx.gain).to(scale.dtype).reshape(scale.shape), None, None, None
+
+
+def pieces(scale: Tensor, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """Tensors of one shape in pieces that a core's cache holds, where one step serves all of their values and they
+    lie alike in a CPU's memory; otherwise whole.
+    """
+    first = next(t for t in tensors if t is not None)
+    alike = all(t is None or (t.stride() == first.stride() and t.device == first.device) for t in tensors)
+    order = sorted(range(first.dim()), key=first.stride, reverse=True)
+    if scale.numel() > 1 or not alike or first.device.type != "cpu" or not first.permute(order).is_contiguous():
+        yield tensors
+        return
+    flat = [None if t is None else t.permute(order).reshape(-1).split(CACHED) for t in tensors]
+    for index in range(math.ceil(first.numel() / CACHED)):
+        yield tuple(None if f is None else f[index] for f in flat)
 
 
 def round_half_up(x: Tensor) -> Tensor:
@@ -251,11 +300,10 @@ class Quantiser(nn.Module):
         bits, unsigned = self.config.bits, bool(self.unsigned)
         low, high = (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
         if self.config.range == "learnt" and torch.is_grad_enabled():
+            zero = int(self.zero_point)
             gain = 1.0 / math.sqrt(max(x.numel() / max(x.shape[0], 1), 1) * max(high, 1))
-            step = self.step()
-            step = (step - step * gain).detach() + step * gain
-            zero = self.zero_point
-            return round_half_up((x / step).clamp(low - zero, high - zero)) * step
+            learnt: Tensor = _LearntFakeQuantise.apply(x, self.step(), low - zero, high - zero, gain)
+            return learnt
         quantised: Tensor = _FakeQuantise.apply(x, self.step().detach(), self.zero_point, low, high)
         return quantised
 
@@ -311,14 +359,11 @@ class WeightQuantiser(nn.Module):
         """Width of a code."""
         return self.config.bits
 
-    def _reduce(self, w: Tensor, how: str) -> Tensor:
+    def _reduce(self, w: Tensor, how: Literal["amax", "mean"]) -> Tensor:
         """A statistic of w per tensor, or per channel with the shape kept for broadcasting."""
-        if self.config.per_channel:
-            flat = w.detach().reshape(w.shape[0], -1)
-            value = {"amax": flat.abs().amax(1), "mean": flat.abs().mean(1)}[how]
-            return value.view(-1, *[1] * (w.dim() - 1))
-        flat = w.detach().abs()
-        return {"amax": flat.amax(), "mean": flat.mean()}[how]
+        flat = w.detach().reshape(w.shape[0] if self.config.per_channel else 1, -1)
+        value = flat.abs().mean(1) if how == "mean" else torch.linalg.vector_norm(flat, math.inf, dim=1)
+        return value.view(-1, *[1] * (w.dim() - 1)) if self.config.per_channel else value[0]
 
     def step(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """(step, zero point) for the weights w; the step broadcasts against w."""
@@ -361,18 +406,22 @@ class WeightQuantiser(nn.Module):
             found = rows.abs().kthvalue(rank, dim=1).values / top
         else:
             ratios = candidate_ratios(self.config.power_of_two).to(w)
-            errors = []
-            for ratio in ratios:
-                step = to_power_of_two(widest.reshape(-1, 1) * ratio, self.config.power_of_two)
-                errors.append(((rows / step + 0.5).floor_().clamp_(-top, top).mul_(step) - rows).square_().sum(1))
-            found = widest.reshape(-1) * ratios[torch.stack(errors).argmin(0)]
+            steps = [to_power_of_two(widest.reshape(-1, 1) * ratio, self.config.power_of_two) for ratio in ratios]
+            errors = rows.new_zeros(len(ratios), len(rows))
+            for part in rows.split(max(CACHED // len(rows), 1), dim=1):
+                for error, step in zip(errors, steps, strict=True):
+                    codes = (part / step).add_(0.5).floor_().clamp_(-top, top)
+                    error += codes.mul_(step).sub_(part).square_().sum(1)
+            found = widest.reshape(-1) * ratios[errors.argmin(0)]
         return found.clamp_min(1e-12).reshape(widest.shape)
 
-    def forward(self, w: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
-        """The weights on the grid, with straight-through gradients."""
+    def forward(
+        self, w: Float[Tensor, "outputs ..."], grid: tuple[Tensor, Tensor] | None = None
+    ) -> Float[Tensor, "outputs ..."]:
+        """The weights on the grid, with straight-through gradients; `grid` is `step(w)` where it is known already."""
         if not self.enabled:
             return w
-        step, zero = self.step(w)
+        step, zero = grid or self.step(w)
         if self.bits == 1:
             sign = torch.where(w >= 0, 1.0, -1.0).to(w.dtype)
             inside = w.clamp(-1, 1)
@@ -382,8 +431,8 @@ class WeightQuantiser(nn.Module):
         low, high = self._codes()
         if self.config.range == "learnt" and torch.is_grad_enabled():
             gain = 1.0 / math.sqrt(w.numel() * high)
-            step = (step - step * gain).detach() + step * gain
-            return round_half_up((w / step).clamp(low, high)) * step
+            learnt: Tensor = _LearntFakeQuantise.apply(w, step, low, high, gain)
+            return learnt
         quantised: Tensor = _FakeQuantise.apply(w, step.detach(), zero, low, high)
         return quantised
 
