@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crossloom.errors import InputError
-from crossloom.nn import Conv2d, Linear, MatrixWeave, Quantiser, QuantiserConfig, WeightQuantiser
+from crossloom.nn import Conv2d, Linear, MatrixWeave, Quantiser, QuantiserConfig, WeightQuantiser, quantisers
 from crossloom.nn.quantisers import to_power_of_two
 from crossloom.weave import Factor, InputTransform
 
@@ -138,6 +138,67 @@ def test_learnt_steps_follow_lsq() -> None:
     assert quantiser.scale.grad is not None
     expected = ((0 - 0.3) + (8 - 7.6) + 15) / math.sqrt(3 * 15)
     assert quantiser.scale.grad.item() == pytest.approx(expected)
+
+
+LAYOUTS = {
+    "as it is": lambda x: x,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(1, 2),
+    "every other": lambda x: x[..., ::2],
+    "repeated": lambda x: x[:1].expand(3, -1, -1, -1),
+}
+
+
+@pytest.mark.parametrize("how", ["mse", "learnt"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("signed", [False, True])
+def test_pieces_of_any_layout_make_the_whole(
+    how: str, layout: str, signed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values exactly, and both gradients, against the formula in plain operations."""
+    monkeypatch.setattr(quantisers, "CACHED", 7)
+    quantiser = Quantiser(QuantiserConfig(bits=3, range=how), signed=signed)  # type: ignore[arg-type]
+    base = draw(1, 3, 4, 5, 6).float()
+    quantiser(base if signed else base.abs())
+    quantiser.calibrate()
+    x = LAYOUTS[layout](base).detach().requires_grad_()
+    weights = draw(2, *x.shape).float()
+    made = quantiser(x)
+    (made * weights).sum().backward()
+    low, high = (-4, 3) if signed else (0, 7)
+    step, again = quantiser.step().detach().requires_grad_(), x.detach().clone().requires_grad_()
+    clipped = (again / step).clamp(low, high)
+    expected = (clipped + ((clipped + 0.5).floor() - clipped).detach()) * step
+    assert torch.equal(made, expected)
+    (expected * weights).sum().backward()
+    assert x.grad is not None and again.grad is not None and step.grad is not None
+    if how == "learnt":
+        gain = 1 / math.sqrt(x[0].numel() * high)
+        assert torch.allclose(x.grad, again.grad, rtol=1e-5)
+        assert float(quantiser.scale.grad) == pytest.approx(gain * float(step.grad), rel=1e-4)  # type: ignore[arg-type]
+    else:  # it stops where the code is clipped, half a step further out
+        codes = (x.detach() / step.detach() + 0.5).floor()
+        assert torch.equal(x.grad, weights * ((codes >= low) & (codes <= high)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_batch_norm_trains_on_the_quantised_product(bias: bool) -> None:
+    """Krishnamoorthi's fold: the product with the folded, quantised weight, divided by the fold again, normalised."""
+    torch.manual_seed(0)
+    layer = Conv2d(3, 4, 3, bias=bias, weights=QuantiserConfig(bits=4, per_channel=True)).double()
+    layer.norm, alone = torch.nn.BatchNorm2d(4).double(), torch.nn.BatchNorm2d(4).double()
+    with torch.no_grad():
+        for norm in (layer.norm, alone):
+            assert norm.running_var is not None
+            norm.running_var.copy_(torch.tensor([0.5, 1.0, 2.0, 3.0]))
+            norm.weight.copy_(torch.tensor([-0.5, 1.0, 2.0, 0.3]))
+    x, scale = draw(3, 2, 3, 6, 6), layer.norm_scale()
+    assert scale is not None
+    shaped = scale.view(-1, 1, 1, 1)
+    product = torch.nn.functional.conv2d(x, layer.weight_quantiser(layer.weight * shaped)) / scale.view(1, -1, 1, 1)
+    expected = alone(product if layer.bias is None else product + layer.bias.view(1, -1, 1, 1))
+    assert torch.allclose(layer(x), expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(layer.norm.running_var, alone.running_var)  # type: ignore[arg-type]
 
 
 def test_uncalibrated_or_broken_is_an_error() -> None:

@@ -113,12 +113,13 @@ class _LearntFakeQuantise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, scale = ctx.saved_tensors
-        passed, slope = torch.empty_like(x), torch.zeros((), dtype=torch.float32, device=x.device)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        passed, slope = torch.empty_like(x), torch.zeros((), dtype=exact, device=x.device)
         for part, given, out in pieces(scale, x, gradient.to(x.dtype), passed):
             at = part / scale
             clipped = at.clamp(ctx.low, ctx.high)
             inside = clipped == at
-            slope += clipped.add_(0.5).floor_().sub_(at.mul_(inside)).mul_(given).sum(dtype=torch.float32)
+            slope += clipped.add_(0.5).floor_().sub_(at.mul_(inside)).mul_(given).sum(dtype=exact)
             torch.mul(given, inside, out=out)
         return passed, (slope * ctx.gain).to(scale.dtype).reshape(scale.shape), None, None, None
 
