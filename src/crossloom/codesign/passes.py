@@ -36,11 +36,13 @@ class Site:
         program: the integer program.
         chip: the hardware.
         images: calibration images.
+        rehearsal: only what is refused matters: searches are cut short.
     """
 
     program: Program
     chip: Chip
     images: Tensor
+    rehearsal: bool = False
 
 
 def compact(site: Site) -> tuple[Program, Figures]:
@@ -112,8 +114,8 @@ def reordered(
     found = input_vectors(map_program(site.program, site.chip), site.images, VECTORS)
     read = None if noise is None else ReadNoise(law, sigma=noise)  # type: ignore[arg-type]
     made, done = reorder.program(
-        site.program, site.chip.array, {name: found[name] for name in wanted}, objective, read, sweeps=sweeps,
-        vectors=vectors,
+        site.program, site.chip.array, {name: found[name] for name in wanted}, objective, read,
+        sweeps=1 if site.rehearsal else sweeps, vectors=vectors, proof=not site.rehearsal,
     )  # fmt: skip
     return made, {"layers": {n: {"before": f.before, "after": f.value, "bound": f.bound} for n, f in done.items()}}
 

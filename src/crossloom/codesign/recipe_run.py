@@ -212,7 +212,7 @@ class Weaving:
                     f"recipe.{step.name}: {error.field}", error.value, error.expected, error.nearest
                 ) from error
             state.pruned |= any(m.prunes for m in steps)
-        self.mapped(self._lowered(state.module.eval()), few, self.recipe.mapping)
+        self.mapped(self._lowered(state.module.eval()), few, self.recipe.mapping, rehearsal=True)
 
     def claim(self) -> None:
         """Say whose folder this is, or refuse another one's.
@@ -269,7 +269,7 @@ class Weaving:
     # -- mapping steps ----------------------------------------------------------------------------------------------
 
     def mapped(
-        self, program: Program, images: Tensor, steps: Sequence[MapStep]
+        self, program: Program, images: Tensor, steps: Sequence[MapStep], rehearsal: bool = False
     ) -> tuple[Program, list[dict[str, Any]]]:
         """A program after mapping passes, and what each of them said.
 
@@ -281,7 +281,7 @@ class Weaving:
         for step in steps:
             try:
                 program, said = passes.apply(
-                    step.map, passes.Site(program, self.chip, images), named(step.options, layers)
+                    step.map, passes.Site(program, self.chip, images, rehearsal), named(step.options, layers)
                 )
             except InputError as error:
                 if not step.optional:

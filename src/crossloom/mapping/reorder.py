@@ -75,6 +75,7 @@ def reorder(
     vectors: int = 512,
     columns: int = 4096,
     seed: int = 0,
+    proof: bool = True,
 ) -> Reordered:
     """Order the rows of a layer for an array.
 
@@ -89,6 +90,7 @@ def reorder(
         vectors: at most so many input vectors are looked at, drawn without replacement.
         columns: at most so many physical columns of each group, too; the values and the bound are of these reads.
         seed: of these draws and of the search.
+        proof: whether to look for a proven optimum or bound, which takes most of the time; else the bound is 0.
 
     Raises:
         InputError: a calibration batch of another shape, no positive numbers of sweeps, vectors and columns, flipped
@@ -111,7 +113,7 @@ def reorder(
     order = np.arange(groups * rows)
     before = value = bound = weight = 0.0
     for part in parts:
-        found, low = _ordered(part, table, sweeps, rng)
+        found, low = _ordered(part, table, sweeps, rng, proof)
         old, new = part.total(table), part.total(table, found)
         if new > old:
             found, new = np.arange(len(found)), old
@@ -156,6 +158,7 @@ def program(
     vectors: int = 512,
     columns: int = 4096,
     seed: int = 0,
+    proof: bool = True,
 ) -> tuple[Program, dict[str, Reordered]]:
     """Reorder the layers of a program that `inputs` has calibration vectors for.
 
@@ -172,7 +175,7 @@ def program(
     done = {
         name: reorder(
             by_name[name], array, batch, objective, noise, converter=(converters or {}).get(name),
-            sweeps=sweeps, vectors=vectors, columns=columns, seed=seed,
+            sweeps=sweeps, vectors=vectors, columns=columns, seed=seed, proof=proof,
         )
         for name, batch in inputs.items()
     }  # fmt: skip
@@ -180,7 +183,7 @@ def program(
 
 
 def _ordered(
-    reads: Reads, table: Float[np.ndarray, " reads"], sweeps: int, rng: np.random.Generator
+    reads: Reads, table: Float[np.ndarray, " reads"], sweeps: int, rng: np.random.Generator, proof: bool
 ) -> tuple[Integer[np.ndarray, " rows"], float]:
     """(order, lower bound of the total) for rows that exchange places."""
     rows = len(reads.rows)
@@ -193,7 +196,7 @@ def _ordered(
     given = np.arange(rows)
     if not parts.shape[1]:
         return given, reads.total(table)
-    if complete and choices(problem) <= EXACT_SETS:
+    if proof and complete and choices(problem) <= EXACT_SETS:
         solved = solve(problem, EXACT_SECONDS)
         if solved is not None:
             silent = reads.total(table) - problem.value(problem.sums(given))
@@ -201,4 +204,4 @@ def _ordered(
     sweeps = max(min(sweeps, int(SEARCH_WORK / (rows * reads.windows * len(weight)))), 1)
     starts = [given, layered(problem, rng), sorted_by_mass(problem)]
     best = anneal(problem, min(starts, key=lambda order: problem.value(problem.sums(order))), sweeps, rng)
-    return best[0], lower_bound(reads, table, best[0])
+    return best[0], lower_bound(reads, table, best[0]) if proof else 0.0

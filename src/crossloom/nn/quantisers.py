@@ -22,7 +22,7 @@ RangeMethod = Literal["minmax", "percentile", "mse", "learnt", "fixed"]
 PowerOfTwo = Literal["off", "nearest", "up"]
 SAMPLES = 1 << 16
 """Values kept of each calibration batch for percentiles and errors."""
-CACHED = 1 << 16
+CACHED = 1 << 17
 """Values that all operations on them pass over before the next ones are read: they stay in a core's cache."""
 
 
@@ -85,9 +85,10 @@ class _FakeQuantise(torch.autograd.Function):
         inside = torch.empty_like(x, dtype=torch.bool) if ctx.needs_input_grad[0] else None
         for part, out, within in pieces(scale, x, made, inside):
             codes = torch.div(part, scale, out=out).add_(0.5).floor_().add_(zero)
+            kept = codes.clamp(low, high)
             if within is not None:
-                torch.ge(codes, low, out=within).logical_and_(codes <= high)
-            codes.clamp_(low, high).sub_(zero).mul_(scale)
+                torch.eq(codes, kept, out=within)
+            torch.sub(kept, zero, out=codes).mul_(scale)
         if inside is not None:
             ctx.save_for_backward(inside)
         return made
@@ -129,9 +130,12 @@ def pieces(scale: Tensor, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     lie alike in a CPU's memory; otherwise whole.
     """
     first = next(t for t in tensors if t is not None)
-    alike = all(t is None or (t.stride() == first.stride() and t.device == first.device) for t in tensors)
+    if first.numel() <= CACHED or scale.numel() > 1 or first.device.type != "cpu":
+        yield tensors
+        return
     order = sorted(range(first.dim()), key=first.stride, reverse=True)
-    if scale.numel() > 1 or not alike or first.device.type != "cpu" or not first.permute(order).is_contiguous():
+    alike = all(t is None or (t.stride() == first.stride() and t.device == first.device) for t in tensors)
+    if not alike or not first.permute(order).is_contiguous():
         yield tensors
         return
     flat = [None if t is None else t.permute(order).reshape(-1).split(CACHED) for t in tensors]
