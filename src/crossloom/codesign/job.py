@@ -226,12 +226,8 @@ class Job:
         found = {rung: self.evaluate(rung) for rung in self.rungs}
         spreads = {rung: self.spread(rung) for rung in self.chip_rungs}
         config, data, total = self.config, self.data, len(self.data.test.labels)
-        notes = [*data.notes]
-        notes += [
-            f"{rung} rung on the first {o.images} of {total} test images"
-            for rung, o in found.items()
-            if o.images < total
-        ]
+        tried = {rung: o.images for rung, o in found.items()} | {rung: s.images for rung, s in spreads.items()}
+        few = [f"{rung} rung on the first {n} of {total} test images" for rung, n in tried.items() if n < total]
         Result(
             name=self.path.name,
             network=config.network.name,
@@ -240,7 +236,7 @@ class Job:
             classes=list(data.classes),
             parameters=parameters(self.network),
             accuracy={rung: o.accuracy for rung, o in found.items()} | {r: s.mean for r, s in spreads.items()},
-            images={rung: o.images for rung, o in found.items()} | {r: s.images for r, s in spreads.items()},
+            images=dict(tried),
             agreement=agreements(found),
             chips=dict(spreads),
             noise=[self.noisy(sigma) for sigma in sorted(set(config.evaluation.noise))],
@@ -262,7 +258,7 @@ class Job:
             environment=environment(config.machine),
             command=list(command),
             timings=dict(self.folder.stages),
-            notes=notes,
+            notes=[*data.notes, *few],
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ).save(self.path)
 
