@@ -109,7 +109,9 @@ def test_reorder_keeps_the_function_and_says_its_values(
     assert found.bound <= found.value + 1e-12 and found.value <= found.before + 1e-12
     assert len(cut(found.layer, array).blocks) == len(cut(layer, array).blocks)
     quick = reorder.reorder(layer, array, x, objective, ReadNoise("proportional", 0.2), sweeps=1, proof=False)
-    assert 0 <= quick.bound <= quick.value + 1e-12 and quick.value <= quick.before + 1e-12 and quick.before == found.before
+    assert (
+        0 <= quick.bound <= quick.value + 1e-12 and quick.value <= quick.before + 1e-12 and quick.before == found.before
+    )
 
 
 @settings(max_examples=25, deadline=None)

@@ -106,6 +106,14 @@ def test_the_same_run_twice_gives_the_same_bits_and_another_seed_others(data, tm
     assert not same_bits(train(data, tmp_path / "b", CONFIG.updated(seed=1))[0], uninterrupted[0])
 
 
+def test_a_network_in_evaluation_mode_trains_like_any_other(data, tmp_path, uninterrupted):
+    """Lightning would leave its batch norms frozen and its dropout off; a converted network comes in that mode."""
+    trained = network().eval()
+    found = fit(trained, data, CONFIG, tmp_path, progress=False)
+    assert same_bits(trained, uninterrupted[0])
+    assert found.history == uninterrupted[1].history and not trained.training
+
+
 def test_the_callers_random_state_threads_and_loggers_stay(data, tmp_path):
     torch.manual_seed(4)
     before = torch.random.get_rng_state(), torch.get_num_threads(), logging.getLogger("lightning.pytorch").level

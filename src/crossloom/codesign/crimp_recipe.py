@@ -27,6 +27,7 @@ class CrimpRecipe:
         unsigned: see `PowerOfTwoIntegers`.
         per_channel: see there.
         weight_step: see there.
+        weight_reach: see there.
         bits: of weights. Activations have 8.
         spread: of the logits at most, in the loss (`Phase.spread`).
     """
@@ -43,6 +44,7 @@ class CrimpRecipe:
     unsigned: bool = False
     per_channel: bool = False
     weight_step: str = "up"
+    weight_reach: float | None = None
     bits: int = 8
     spread: float | None = 5.0
 
@@ -52,6 +54,7 @@ class CrimpRecipe:
         return "power-of-two", {
             "weight_bits": self.bits, "symmetric_weights": self.cells.encoding != "offset", "unsigned": self.unsigned,
             "per_channel": self.per_channel, "weight_step": self.weight_step,
+            "weight_reach": self.weight_reach,
         }  # fmt: skip
 
     def adaptation(self, epsilon: float | None) -> tuple[Step, ...]:

@@ -120,11 +120,13 @@ FINE = CIFAR.updated(lr=0.02, warmup=0.02)
 
 CODE: dict[str, Any] = {
     "cells": ArrayCells(encoding="differential"), "bits": 7, "per_channel": True, "weight_step": "nearest",
+    "weight_reach": 1.5,
 }  # fmt: skip
 """Weights in sign and 6 bits of magnitude, 3 + 3 cells, one shift per output channel. Of the codes tried it suffers
 least: in the offset code a weight of 0 is stored as 128, so that every weight of a layer loses half its range to one
 stuck cell, and the network does not train through stuck-at faults; in 8 bits of sign and magnitude the top cell holds
-one bit, and stuck at the top level it reads 1.5 times the largest weight."""
+one bit, and stuck at the top level it reads 1.5 times the largest weight. Weights above 1.5 times the mean |w| are
+clipped: they fill the range, and a stuck digit weighs less beside them."""
 
 PLANS: dict[str, Plan] = {
     "lenet5-caffe": Plan(

@@ -74,8 +74,9 @@ class LayerBits(Method):
         for name, widths in found.items():
             layer = layers[name]
             if widths.weights is not None:
-                config = _resized(layer.weight_quantiser.config, widths.weights)
-                layer.weight_quantiser = WeightQuantiser(config).to(layer.weight.device)
+                old = layer.weight_quantiser
+                layer.weight_quantiser = WeightQuantiser(_resized(old.config, widths.weights), old.reach)
+                layer.weight_quantiser.to(layer.weight.device)
             source = _source(layer)
             if widths.activations is not None:
                 wide[source] = max(widths.activations, wide.get(source, 0))

@@ -34,6 +34,9 @@ class PowerOfTwoIntegers(Method):
         symmetric_weights: no zero point, for weight codes without offset (differential).
         per_channel: a step (a shift) for every output channel in place of one for the layer, where the network was
             converted so; symmetric weights only.
+        weight_reach: the largest weight that a code holds, in multiples of the mean |w|, before the step becomes a
+            power of two; larger ones are clipped. None: the largest there is. Where cells may be stuck, 1.5 keeps more
+            than the full range does: an error of a whole digit weighs less beside weights that fill the range.
         weight_step: how a weight step becomes a power of two: `up` or `nearest` (in the logarithm).
         activations: how the range of activations is found (`mse`, `minmax` or `percentile`).
         unsigned: codes between layers have no sign, and what lies below zero is clipped: without effect behind a
@@ -50,7 +53,7 @@ class PowerOfTwoIntegers(Method):
     def __init__(
         self, bits: int = 8, symmetric_weights: bool = False, weight_step: PowerOfTwo = "up",
         activations: RangeMethod = "mse", unsigned: bool = False, weight_bits: int | None = None,
-        per_channel: bool = False,
+        per_channel: bool = False, weight_reach: float | None = None,
     ) -> None:  # fmt: skip
         for field, width in (("bits", bits), ("weight_bits", bits if weight_bits is None else weight_bits)):
             if not 2 <= width <= 16:
@@ -64,12 +67,17 @@ class PowerOfTwoIntegers(Method):
         )
         self.activations = QuantiserConfig(bits=bits, range=activations, power_of_two="nearest")
         self.unsigned = unsigned
+        if weight_reach is not None and not (weight_reach > 0 and symmetric_weights):
+            expected = "none, or a positive multiple of the mean |w| with symmetric weights"
+            raise InputError("power-of-two.weight_reach", weight_reach, expected, "1.5")
+        self.reach = weight_reach
 
     def prepare(self, network: nn.Module) -> None:
         """New quantisers in place of those there are; those of activations observe until `calibrate` is called."""
         for layer in woven_layers(network).values():
             per_channel = self.weights.per_channel and layer.weight_quantiser.config.per_channel
-            layer.weight_quantiser = WeightQuantiser(self.weights.model_copy(update={"per_channel": per_channel}))
+            config = self.weights.model_copy(update={"per_channel": per_channel})
+            layer.weight_quantiser = WeightQuantiser(config, self.reach)
         found = {name: m for name, m in network.named_modules() if isinstance(m, Quantiser)}
         last = max((m.config.bits for m in found.values()), default=0)
         fresh: dict[Quantiser, Quantiser] = {}

@@ -334,6 +334,16 @@ def least_error_step(x: Tensor, widest: float, low: int, high: int, power_of_two
     return best
 
 
+def _squared_errors(rows: Tensor, steps: Tensor, top: int) -> Tensor:
+    """The squared error of every candidate step [candidates, rows] on every row; compiled where it can be."""
+    if rows.device.type == "cpu" and rows.dtype == torch.float32:
+        from crossloom.nn.least_error import squared_errors
+
+        return torch.from_numpy(squared_errors(rows.contiguous().numpy(), steps.contiguous().numpy(), top))
+    codes = [(rows / step[:, None]).add_(0.5).floor_().clamp_(-top, top).mul_(step[:, None]) for step in steps]
+    return torch.stack([(code - rows).square_().sum(1) for code in codes])
+
+
 class WeightQuantiser(nn.Module):
     """Fake quantisation of weights; channels are axis 0. The step follows the weights at every call.
 
@@ -344,12 +354,18 @@ class WeightQuantiser(nn.Module):
 
     Args:
         config: how. `per_channel` gives one step for every index of axis 0.
+        reach: the largest weight that a code holds at least, in multiples of the mean |w| of weights that are not 0,
+            of the tensor or of the channel; larger ones are clipped. None: as `config.range` says. Without effect on
+            ±1, ternary, asymmetric, learnt and fixed weights.
     """
 
     scale: Tensor
 
-    def __init__(self, config: QuantiserConfig) -> None:
+    def __init__(self, config: QuantiserConfig, reach: float | None = None) -> None:
         super().__init__()
+        if reach is not None and not reach > 0:
+            raise InputError("weights.reach", reach, "a positive multiple of the mean |w|, or none", "1.5")
+        self.reach = reach
         if config.per_channel and not config.symmetric:
             raise InputError("weights.per_channel", True, "false with asymmetric weights (one zero point a layer)")
         if config.ternary and config.bits != 2:
@@ -398,7 +414,11 @@ class WeightQuantiser(nn.Module):
                         least_error_step(w.detach().double().reshape(-1), float(w.abs().max()) / top, -top, top)
                     )
             return to_power_of_two(self.scale.abs().clamp_min(1e-12), self.config.power_of_two), zero
-        widest = (self._reduce(w, "amax") / top).clamp_min(1e-12)
+        widest = self._reduce(w, "amax")
+        if self.reach is not None:
+            share = self._reduce((w.detach() != 0).to(w.dtype), "mean")
+            widest = torch.minimum(widest, self.reach * self._reduce(w, "mean") / share.clamp_min(1e-12))
+        widest = (widest / top).clamp_min(1e-12)
         if self.config.range == "minmax":
             return to_power_of_two(widest, self.config.power_of_two), zero
         return to_power_of_two(self._fit(w.detach(), widest, top), self.config.power_of_two), zero
@@ -411,13 +431,10 @@ class WeightQuantiser(nn.Module):
             found = rows.abs().kthvalue(rank, dim=1).values / top
         else:
             ratios = candidate_ratios(self.config.power_of_two).to(w)
-            steps = [to_power_of_two(widest.reshape(-1, 1) * ratio, self.config.power_of_two) for ratio in ratios]
-            errors = rows.new_zeros(len(ratios), len(rows))
-            for part in rows.split(max(CACHED // len(rows), 1), dim=1):
-                for error, step in zip(errors, steps, strict=True):
-                    codes = (part / step).add_(0.5).floor_().clamp_(-top, top)
-                    error += codes.mul_(step).sub_(part).square_().sum(1)
-            found = widest.reshape(-1) * ratios[errors.argmin(0)]
+            steps = torch.stack(
+                [to_power_of_two(widest.reshape(-1) * ratio, self.config.power_of_two) for ratio in ratios]
+            )
+            found = widest.reshape(-1) * ratios[_squared_errors(rows, steps, top).argmin(0)]
         return found.clamp_min(1e-12).reshape(widest.shape)
 
     def forward(
@@ -465,4 +482,5 @@ class WeightQuantiser(nn.Module):
     def extra_repr(self) -> str:
         """Bits, range method, granularity."""
         grain = "channel" if self.config.per_channel else "tensor"
-        return f"bits={self.config.bits}, range={self.config.range}, per {grain}"
+        reach = "" if self.reach is None else f", reach={self.reach}"
+        return f"bits={self.config.bits}, range={self.config.range}{reach}, per {grain}"

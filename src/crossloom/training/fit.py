@@ -136,7 +136,7 @@ def fit(
         torch.manual_seed(derive(config.seed, "start"))
         try:
             with interruptible():
-                module = Classifier(network, config, loss, extra_loss)
+                module = Classifier(network.train(), config, loss, extra_loss)  # Lightning leaves the mode as it is
                 trainer.fit(module, datamodule=DataModule(data, config), ckpt_path=str(last) if resume else None)
         finally:
             for bar in bars:
