@@ -14,8 +14,12 @@ from crossloom.nn import woven_layers
 from crossloom.simulate import Executor
 from tests.methods.crimp_cases import Residual, images, integers, lenet
 
+REACH = {"weight_reach": 1.5, "symmetric_weights": True}
 
-@pytest.mark.parametrize("options", [{}, {"symmetric_weights": True}, {"unsigned": True}, {"weight_step": "nearest"}])
+
+@pytest.mark.parametrize(
+    "options", [{}, {"symmetric_weights": True}, {"unsigned": True}, {"weight_step": "nearest"}, REACH]
+)
 @pytest.mark.parametrize(("model", "shape"), [(Residual, (3, 8, 8)), (lenet, (1, 10, 10))])
 def test_the_fake_quantised_forward_is_the_integer_program_bit_for_bit(model, shape, options) -> None:
     x = images(shape, 16)
@@ -70,3 +74,6 @@ def test_options_are_checked() -> None:
         method("power-of-two", bits=1)
     with pytest.raises(InputError, match="weight_step"):
         method("power-of-two", weight_step="off")
+    for reach in ({"weight_reach": 1.5}, {"weight_reach": 0.0, "symmetric_weights": True}):
+        with pytest.raises(InputError, match="weight_reach"):
+            method("power-of-two", **reach)

@@ -181,6 +181,33 @@ def test_pieces_of_any_layout_make_the_whole(
         assert torch.equal(x.grad, weights * ((codes >= low) & (codes <= high)))
 
 
+@given(st.integers(1, 9), st.integers(1, 40), st.sampled_from([1, 3, 7, 127]), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=40)
+def test_compiled_errors_are_the_errors(rows: int, values: int, top: int, seed: int) -> None:
+    w = draw(seed, rows, values).float()
+    steps = (draw(seed + 1, 5, rows).abs() + 0.01).float()
+    exact = (torch.floor(w.double() / steps.double()[..., None] + 0.5).clamp(-top, top) * steps[..., None] - w) ** 2
+    found = quantisers._squared_errors(w, steps, top)
+    assert torch.allclose(found.double(), exact.sum(2), rtol=1e-4, atol=1e-6)
+    assert torch.allclose(quantisers._squared_errors(w.double(), steps.double(), top), exact.sum(2))
+
+
+@given(st.sampled_from(["minmax", "mse"]), st.booleans(), st.floats(0.3, 9), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=40)
+def test_reach_caps_the_largest_weight_that_is_held(how: str, per_channel: bool, reach: float, seed: int) -> None:
+    config = QuantiserConfig(bits=7, range=how, per_channel=per_channel)  # type: ignore[arg-type]
+    w = draw(seed, 4, 30)
+    w[:, ::3] = 0  # pruned weights do not count
+    held = WeightQuantiser(config, reach)(w).reshape(4 if per_channel else 1, -1)
+    rows = w.reshape(len(held), -1)
+    cap = torch.minimum(reach * rows.abs().sum(1) / (rows != 0).sum(1), rows.abs().amax(1))
+    assert bool((held.abs().amax(1) <= cap * (1 + 1e-9)).all())
+    if how == "minmax":
+        assert torch.allclose(held.abs().amax(1), cap)
+    with pytest.raises(InputError, match="reach"):
+        WeightQuantiser(config, 0.0)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_batch_norm_trains_on_the_quantised_product(bias: bool) -> None:
     """Krishnamoorthi's fold: the product with the folded, quantised weight, divided by the fold again, normalised."""
