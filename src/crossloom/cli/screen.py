@@ -32,7 +32,7 @@ class Screen:
         self.console.print(f"[bold cyan]{stage:>10}[/]  {escape(what)}")
 
     def tick(self, done: int, total: int) -> None:
-        """Move the bar."""
+        """Move the bar; a full one goes."""
         if not self.bars:
             return
         if self.bar is None:
@@ -41,6 +41,8 @@ class Screen:
             self.task = self.bar.add_task(self.stage, total=total)
             self.bar.start()
         self.bar.update(self.task, completed=done, total=total)
+        if done >= total:
+            self.close()
 
     def close(self) -> None:
         """Take the bar away."""

@@ -105,7 +105,7 @@ def searched_plan(study: Study, reduction: float) -> Plan:
         calibrate(module, study.job.calibration)
         images = min(SEARCH_IMAGES, len(study.job.data.train.labels))
         batches = list(study.job.data.calibration_loader(images, seed=study.config.seed))
-        plan = search(module, batches, study.hardware, saved=reduction / 100)
+        plan = search(module, batches, study.hardware, saved=reduction / 100, tick=study.progress.tick)
         return {
             "layers": {name: None if s is None else s.model_dump() for name, s in plan.layers.items()},
             "cost": plan.cost, "dense": plan.dense, "loss": plan.loss, "bound": plan.bound,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, fx, nn
 
+from crossloom.codesign.progress import Tick, untold
 from crossloom.compiled import quantisation_for
 from crossloom.cost import CostReport, estimate
 from crossloom.errors import InputError
@@ -97,9 +98,9 @@ def budget(
 
 def budget_of(
     module: fx.GraphModule, batches: Sequence[tuple[Tensor, Tensor]], hardware: Chip, of: str, target: float, *,
-    keeps: Sequence[float] = KEEPS, formats: Sequence[str] = FORMATS,
+    keeps: Sequence[float] = KEEPS, formats: Sequence[str] = FORMATS, tick: Tick = untold,
 ) -> Found:  # fmt: skip
     """`budget` for a network that is converted and calibrated already, perhaps by other methods; it is not changed."""
     priced = oracle(module, hardware, of)
     settings = [Setting(keep, form) for keep in keeps for form in formats]
-    return search(ladders(harms(module, batches, settings)), priced, target)
+    return search(ladders(harms(module, batches, settings, tick=tick)), priced, target)

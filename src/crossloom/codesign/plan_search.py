@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from crossloom.codesign.plans import Option, Plan, assembled, solve
+from crossloom.codesign.progress import Tick, untold
 from crossloom.errors import InputError
 from crossloom.frontend import lower
 from crossloom.hardware import Array, Chip
@@ -49,6 +50,7 @@ def options_of(
     chip: Chip,
     objective: Objective | Literal["crossbars"] = "crossbars",
     offered: Iterable[Setting] = SETTINGS,
+    tick: Tick = untold,
 ) -> dict[str, list[Option]]:
     """Every layer's options with their costs and losses: the sensitivity pass and the counting.
 
@@ -58,13 +60,14 @@ def options_of(
         chip: the hardware.
         objective: what is to be small.
         offered: settings that every layer may take, besides dense.
+        tick: told (done, total) of the sensitivity pass.
     """
     settings = settings_of(network, offered)
     if objective == "crossbars":
         cost = crossbar_costs(network, chip, settings)
     else:
         cost = model_costs(network, lower(network), chip, settings, objective)
-    return assembled(settings, cost, sensitivity(network, batches, settings))
+    return assembled(settings, cost, sensitivity(network, batches, settings, tick))
 
 
 def search(
@@ -76,6 +79,7 @@ def search(
     saved: float | None = None,
     budget: float | None = None,
     offered: Iterable[Setting] = SETTINGS,
+    tick: Tick = untold,
 ) -> Plan:
     """The best plan for a network under one limit.
 
@@ -87,11 +91,12 @@ def search(
         saved: fraction of the dense cost that the plan must save; the predicted loss is least then.
         budget: the largest predicted rise of the loss; the cost is least then.
         offered: settings that every layer may take, besides dense.
+        tick: told (done, total) of the sensitivity pass.
 
     Raises:
         InputError: not exactly one of `saved` and `budget`, or one that no plan meets.
     """
-    found = options_of(network, batches, chip, objective, offered)
+    found = options_of(network, batches, chip, objective, offered, tick)
     dense = sum(options[0].cost for options in found.values())
     return solve(found, budget=budget, target=None if saved is None else dense * (1 - saved))
 
@@ -200,7 +205,10 @@ def _whole(program: Program, chip: Chip, objective: Objective) -> float:
 
 @torch.no_grad()
 def sensitivity(
-    network: fx.GraphModule, batches: Sequence[tuple[Tensor, Tensor]], options: Mapping[str, Sequence[Setting | None]]
+    network: fx.GraphModule,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    options: Mapping[str, Sequence[Setting | None]],
+    tick: Tick = untold,
 ) -> dict[str, list[float]]:
     """Rise of the mean cross-entropy when one layer alone is projected by least squares, for every option.
 
@@ -211,8 +219,9 @@ def sensitivity(
         network: converted and calibrated, dense.
         batches: calibration images and labels.
         options: by layer, dense first.
+        tick: told (done, total) after every option.
     """
-    result = {}
+    result, done, total = {}, 0, sum(len(found) - 1 for found in options.values())
     with batch_statistics(network), held_weights(network):
         before = _loss(network, batches)
         for name, layer in woven_layers(network).items():
@@ -223,6 +232,8 @@ def sensitivity(
                 layer.weight.copy_(nearest(kept.flatten(1), setting.runs(name, layer)).view_as(kept))
                 layer.__dict__["held"] = layer.effective()
                 rises.append(max(_loss(network, batches) - before, 0.0))
+                done += 1
+                tick(done, total)
             layer.weight.copy_(kept)
             layer.__dict__["held"] = effective
             result[name] = rises

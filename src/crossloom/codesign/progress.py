@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+Tick = Callable[[int, int], None]
+"""(done, total): how far a long part has come."""
+
+
+def untold(done: int, total: int) -> None:
+    """A `Tick` for nobody."""
 
 
 class Progress(Protocol):

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from crossloom.codesign import budget as admm_budget
 from crossloom.codesign import plan_search
+from crossloom.codesign.progress import Tick, untold
 from crossloom.codesign.recipe import Call, named
 from crossloom.codesign.rename_rows import RenameRows, tables
 from crossloom.errors import InputError
@@ -38,12 +39,14 @@ class Bench:
         chip: the hardware.
         batches: calibration images with labels.
         teacher: the float network.
+        tick: told (done, total) of a search.
     """
 
     network: fx.GraphModule
     chip: Chip
     batches: Sequence[tuple[Tensor, Tensor]]
     teacher: nn.Module
+    tick: Tick = untold
 
     @property
     def bits(self) -> int:
@@ -111,7 +114,9 @@ def approximated(bench: Bench, limits: Options, options: Options) -> Options:
     """`approximation: {budget: {of: crossbars, saved: 0.3}}`, or `loss:` in place of `saved:`."""
     of, saved, loss = limits.pop("of", "crossbars"), limits.pop("saved", None), limits.pop("loss", None)
     leftover("approximation.budget", limits, ("of", "saved", "loss"))
-    found = plan_search.search(bench.network, bench.batches, bench.chip, objective=of, saved=saved, budget=loss)
+    found = plan_search.search(
+        bench.network, bench.batches, bench.chip, objective=of, saved=saved, budget=loss, tick=bench.tick
+    )
     return {"layers": found.method_options()}
 
 
@@ -151,7 +156,7 @@ def constrained(bench: Bench, limits: Options, options: Options) -> Options:
         raise InputError("admm.budget", {"target": target, "saved": saved}, "a target or a share saved, one of them")
     if saved is not None:
         target = (1 - saved) * admm_budget.oracle(bench.network, bench.chip, of)({})
-    found = admm_budget.budget_of(bench.network, bench.batches, bench.chip, of, target, **grids)
+    found = admm_budget.budget_of(bench.network, bench.batches, bench.chip, of, target, tick=bench.tick, **grids)
     return {"constraints": {name: [s.spec() for s in sets] for name, sets in found.sets.items()}}
 
 

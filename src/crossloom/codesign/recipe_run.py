@@ -156,7 +156,7 @@ class Weaving:
         module, found = state.module, list[Method]()
         calibration = [self._few] if few else self.calibration
         for place, call in enumerate(step.methods):
-            bench = Bench(module, self.chip, self._labelled, self.network)
+            bench = Bench(module, self.chip, self._labelled, self.network, self.progress.tick)
             if few and "budget" in call.options:
                 settle(module, found, calibration)
                 reachable(call, bench)

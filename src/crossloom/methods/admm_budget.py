@@ -99,6 +99,7 @@ def harms(
     batches: Sequence[tuple[Tensor, Tensor]],
     settings: Sequence[Setting],
     loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+    tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, dict[Setting, float]]:
     """The loss that every setting of every layer adds, all other layers left alone.
 
@@ -107,19 +108,21 @@ def harms(
         batches: (images, labels).
         settings: to try.
         loss: (logits, labels) → scalar.
+        tick: told (done, total) after every setting.
     """
     network.eval()
 
     def total() -> float:
         return sum(float(loss(network(x), y)) * len(y) for x, y in batches) / sum(len(y) for _, y in batches)
 
-    base, found = total(), dict[str, dict[Setting, float]]()
-    for name, layer in woven_layers(network).items():
+    base, found, layers = total(), dict[str, dict[Setting, float]](), woven_layers(network)
+    for name, layer in layers.items():
         weight = layer.weight.detach().clone()
         found[name] = {}
         for setting in settings:
             layer.weight.copy_(intersected(setting.sets(), weight))
             found[name][setting] = max(total() - base, 0.0)
+            tick(sum(map(len, found.values())), len(layers) * len(settings))
         layer.weight.copy_(weight)
     return found
 
