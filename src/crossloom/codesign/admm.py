@@ -47,10 +47,8 @@ def make(request: Request) -> ResultsFile:
 
 def _rows(course: AdmmCourse, recipe: Recipe, request: Request) -> Iterator[Row]:
     """Every point at every bit width, and the engine for each."""
-    said, device = (
-        request.command(ADMM.paper),
-        "cpu" if request.machine.device in ("auto", "cpu") else request.machine.device,
-    )
+    said = request.command(ADMM.paper)
+    device = "cpu" if request.machine.device in ("auto", "cpu") else request.machine.device
     images = activity_images(course.data, 0)
 
     def row(
