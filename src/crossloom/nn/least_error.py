@@ -2,7 +2,7 @@
 
 `mse` weights find their step anew at every training step, from 33 candidates over all weights. In torch operations
 that is eight passes a candidate, several times a network's own forward and backward pass where its last layers are
-large; here all of a candidate's arithmetic on a value happens in vector registers, some hundred times as fast.
+large; here all of a candidate's arithmetic on a value happens in vector registers.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
