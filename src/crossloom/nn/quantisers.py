@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
+from crossloom.nn import fused
 from crossloom.weave import Format
 
 RangeMethod = Literal["minmax", "percentile", "mse", "learnt", "fixed"]
@@ -81,14 +82,12 @@ class _FakeQuantise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
-        made = torch.empty_like(x)
-        inside = torch.empty_like(x, dtype=torch.bool) if ctx.needs_input_grad[0] else None
-        for part, out, within in pieces(scale, x, made, inside):
-            codes = torch.div(part, scale, out=out).add_(0.5).floor_().add_(zero)
+        if fused.suits(x, scale):
+            made, inside = fused.quantised(x, scale, zero, low, high, ctx.needs_input_grad[0])
+        else:
+            codes = torch.floor(x / scale + 0.5) + zero
             kept = codes.clamp(low, high)
-            if within is not None:
-                torch.eq(codes, kept, out=within)
-            torch.sub(kept, zero, out=codes).mul_(scale)
+            made, inside = ((kept - zero) * scale).to(x.dtype), kept == codes
         if inside is not None:
             ctx.save_for_backward(inside)
         return made
@@ -96,7 +95,7 @@ class _FakeQuantise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (inside,) = ctx.saved_tensors
-        return gradient * inside, None, None, None, None
+        return fused.passed(gradient, inside), None, None, None, None
 
 
 class _LearntFakeQuantise(torch.autograd.Function):

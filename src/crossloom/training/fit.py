@@ -29,6 +29,7 @@ from crossloom.training.config import TrainingConfig
 from crossloom.training.data import DataSet
 from crossloom.training.evaluate import evaluate
 from crossloom.training.seeds import derive
+from crossloom.training.small_maps import SmallMaps
 from crossloom.training.weights import save_weights
 from crossloom.weave.store import write_text
 
@@ -134,6 +135,8 @@ def fit(
         if config.channels_last:
             network.to(memory_format=torch.channels_last)
         torch.manual_seed(derive(config.seed, "start"))
+        if config.precision == "bf16-mixed":
+            stack.enter_context(SmallMaps())
         try:
             with interruptible():
                 module = Classifier(network.train(), config, loss, extra_loss)  # Lightning leaves the mode as it is
