@@ -39,7 +39,7 @@ def suits(x: Tensor, scale: Tensor) -> bool:
 
 def outermost_first(x: Tensor) -> list[int]:
     """The axes by stride, the longest first."""
-    return sorted(range(x.dim()), key=lambda axis: (-x.stride(axis), axis))
+    return sorted(range(x.dim()), key=x.stride, reverse=True)
 
 
 def flat(x: Tensor, rows: int = 1) -> Tensor:

@@ -35,11 +35,13 @@ class SmallMaps(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def suits(x: Tensor, weight: Tensor, *others: Any) -> bool:
+def suits(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> bool:  # fmt: skip
     """Whether a call of `conv2d` with these arguments is one that the product is faster for."""
     if x.device.type != "cpu" or x.dim() != 4 or not torch.is_autocast_enabled("cpu"):
         return False
-    _, stride, padding, dilation, groups = (*others, *(None, 1, 0, 1, 1)[len(others) :])
     if torch.get_autocast_dtype("cpu") != torch.bfloat16 or isinstance(padding, str) or groups != 1:
         return False
     if any(value != 1 for option in (stride, dilation) for value in pair(option)):
@@ -47,7 +49,7 @@ def suits(x: Tensor, weight: Tensor, *others: Any) -> bool:
     height, width = (x.shape[2 + i] + 2 * pair(padding)[i] - weight.shape[2 + i] + 1 for i in range(2))
     wide = min(weight.shape[:2]) >= NARROWEST and weight.shape[2] * weight.shape[3] > 1
     reach = all(p < k for p, k in zip(pair(padding), weight.shape[2:], strict=True))
-    return wide and reach and 0 < height * width <= LARGEST
+    return wide and reach and min(height, width) > 0 and height * width <= LARGEST
 
 
 def padding_of(args: Sequence[Any]) -> tuple[int, int]:
