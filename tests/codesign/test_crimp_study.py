@@ -37,7 +37,7 @@ def test_all_rows_are_made_and_kept(tmp_path, monkeypatch) -> None:
     plan = PLANS["lenet5-caffe"]
     tables = [row.table for row in rows]
     assert tables.count(PRUNED) == 7 and tables.count(FIGURE) == 2
-    assert tables.count(NOISY) == len(plan.noisy) + len(plan.dense) and tables.count(OURS) == len(plan.noisy)
+    assert tables.count(NOISY) == len(plan.noisy) + len(plan.dense) and tables.count(OURS) == 2 * len(plan.noisy)
     assert tables.count(CURVE) == len(plan.adapted) + len(plan.unadapted) and tables.count(HEIGHT) == len(plan.heights)
     assert len({(r.table, r.row, r.metric) for r in rows}) == len(rows), "no row hides another"
     by = {row.metric: row for row in rows}

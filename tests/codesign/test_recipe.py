@@ -63,6 +63,7 @@ def test_too_few_epochs_are_refused() -> None:
         ([CORE, {**CORE, "name": "again"}], "a place before 'approximation'"),
         ([{"name": "m", "map": "compact"}, PRUNE], "no training behind the mapping step 'm'"),
         ([{"name": "m", "map": "reorder"}, {"name": "n", "map": "rename"}], "may follow reorder"),
+        ([{"name": "m", "map": "repeat"}, {"name": "n", "map": "rename"}], "may follow repeat"),
         ([PRUNE, PRUNE], "a name of its own"),
         ([{"name": "a", "methods": ["power-of-two"]}, {"name": "b", "methods": ["integer-training"]}], "replaced"),
         ([{"name": "a", "methods": ["keep-zeros", "keep-zeros"]}], "once a step"),

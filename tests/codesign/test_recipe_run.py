@@ -19,6 +19,7 @@ from crossloom.codesign.recipe import Recipe
 from crossloom.compiled import CompiledChip, compile
 from crossloom.errors import InputError
 from crossloom.hardware import load
+from crossloom.mapping import map_program
 from crossloom.simulate import Executor
 from crossloom.training import TrainingConfig, load_dataset
 
@@ -188,6 +189,22 @@ def test_rows_are_placed_for_one_chip() -> None:
     assert torch.equal(Executor(program).run(x), Executor(made.program).run(x))
     with pytest.raises(InputError, match="stuck"):
         passes.apply("place", passes.Site(made.program, load("crimp-isaac"), x), {})
+
+
+def test_idle_rows_hold_copies() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 10)).eval()
+    x = torch.rand(8, 1, 8, 8)
+    made = compile(model, "crimp-isaac", x)
+    site = passes.Site(made.program, made.hardware, x)
+    program, figures = passes.apply("repeat", site, {})
+    assert [f["copies"] for f in figures["layers"].values()] == [2, 2]
+    assert torch.equal(Executor(program).run(x), Executor(made.program).run(x))
+    assert map_program(program, made.hardware).crossbars == made.crossbars
+    last = made.program.layers[-1].name
+    _, figures = passes.apply("repeat", site, {"layers": [last]})
+    assert list(figures["layers"]) == [last]
+    with pytest.raises(InputError, match=r"repeat\.layers"):
+        passes.apply("repeat", site, {"layers": ["nothing*"]})
 
 
 def test_an_optional_step_that_cannot_be_is_left_out(tmp_path: Path) -> None:

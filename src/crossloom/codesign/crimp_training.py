@@ -22,8 +22,9 @@ from crossloom.compiled import CompiledChip
 from crossloom.errors import InputError
 from crossloom.frontend import lower
 from crossloom.hardware import Chip, load
-from crossloom.mapping import map_program
+from crossloom.mapping import Mapping, map_program
 from crossloom.mapping.fault_placement import filled, place_all
+from crossloom.mapping.idle_rows import repeated
 from crossloom.methods.cell_draws import ArrayCells
 from crossloom.simulate import Conditions
 from crossloom.simulate.analog_chip import AnalogChip
@@ -273,41 +274,52 @@ class Study:
         value = self.kept.part(f"integer-{found.key[:12]}", "integer rung", make)
         return Measured(100 * value, None, len(self.data.test.labels), found.epochs, found.key)
 
-    def analog(self, found: Trained, noise: Noise, rows: int | None = None) -> Measured:
-        """On the analog rung: the mean of 20 chips."""
+    def analog(self, found: Trained, noise: Noise, rows: int | None = None, copied: bool = False) -> Measured:
+        """On the analog rung: the mean of 20 chips; `copied`: with idle rows that hold copies of the others (ours)."""
         cells = noise.cells(self.plan.recipe.cells)
         if rows is not None:
             cells = replace(cells, rows=rows)
         limit = self.request.limit
-        name = digest({"key": found.key, "cells": asdict(cells), "chips": CHIPS, "limit": limit})[:12]
+        what = {"key": found.key, "cells": asdict(cells), "chips": CHIPS, "limit": limit}
+        name = digest(what | ({"copied": True} if copied else {}))[:12]
 
         def make() -> dict[str, Any]:
-            chip = CompiledChip(map_program(lower(found.graph), measuring_chip(cells)))
+            chip = CompiledChip(self.mapped(found, measuring_chip(cells), copied))
             made = chip.accuracy(
                 self.data.test_loader(), "analog", limit, "cuda" if self.request.machine.device == "cuda" else "cpu",
                 chips=CHIPS, conditions=Conditions(on_off="infinite"),
             )  # fmt: skip
             return {"mean": made.value, "spread": made.spread, "images": made.images, "cells": asdict(cells)}
 
-        made = self.kept.part(f"analog-{name}", f"{CHIPS} chips, {noise}, {cells.rows} rows", make)
+        doing = f"{CHIPS} chips, {noise}, {cells.rows} rows{', idle ones with copies' if copied else ''}"
+        made = self.kept.part(f"analog-{name}", doing, make)
         return Measured(100 * made["mean"], 100 * made["spread"], made["images"], found.epochs, found.key)
 
+    def mapped(self, found: Trained, hardware: Chip, copied: bool) -> Mapping:
+        """A network on arrays, with or without copies in idle rows."""
+        mapping = map_program(lower(found.graph), hardware)
+        if not copied:
+            return mapping
+        made = {name: repeated(layer) for name, layer in mapping.layers.items()}
+        return map_program(mapping.program.replace_layers(made), hardware)
+
     def helped(self, found: Trained, noise: Noise) -> Measured:
-        """As `analog`, with what is ours: each chip's known faults placed, then its offsets folded into the biases.
+        """As `analog` with copies, and what needs to know the chip: its faults placed, its offsets folded into biases.
 
         Offsets are calibrated on the calibration images, against the mean of `REFERENCES` other chips: the network was
         hardened on such chips. Test images: `HELPED_IMAGES`, since every chip has a program of its own.
         """
         cells = noise.cells(self.plan.recipe.cells)
         images = min(self.request.limit or HELPED_IMAGES, HELPED_IMAGES)
-        name = digest({"key": found.key, "cells": asdict(cells), "chips": CHIPS, "images": images, "helped": 1})[:12]
+        name = digest({"key": found.key, "cells": asdict(cells), "chips": CHIPS, "images": images, "helped": 2})[:12]
 
         def make() -> dict[str, Any]:
-            hardware, program = measuring_chip(cells), lower(found.graph)
+            hardware = measuring_chip(cells)
+            program = self.mapped(found, hardware, copied=True).program
             values = [self._helped(hardware, program, k, images) for k in range(CHIPS)]
             return {"mean": statistics.fmean(values), "spread": statistics.stdev(values)}
 
-        made = self.kept.part(f"helped-{name}", f"{CHIPS} chips, {noise}, placed and compensated", make)
+        made = self.kept.part(f"helped-{name}", f"{CHIPS} chips, {noise}, copies, placed and compensated", make)
         return Measured(100 * made["mean"], 100 * made["spread"], images, found.epochs, found.key)
 
     def _helped(self, hardware: Chip, program: Program, k: int, images: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossloom.errors import InputError
 from crossloom.hardware import Chip
-from crossloom.mapping import map_program, rename, reorder
+from crossloom.mapping import idle_rows, map_program, rename, reorder
 from crossloom.mapping.blocks import cut
 from crossloom.mapping.fault_placement import damage, filled, place_all
 from crossloom.mapping.read_objectives import Objective
@@ -120,6 +120,25 @@ def reordered(
     return made, {"layers": {n: {"before": f.before, "after": f.value, "bound": f.bound} for n, f in done.items()}}
 
 
+def repeated(site: Site, layers: Sequence[str] = ("*",), most: int | None = None) -> tuple[Program, Figures]:
+    """Rows that arrays have idle hold copies of the others, so that errors of cells average out; no array is added.
+
+    Args:
+        site: where.
+        layers: patterns of names.
+        most: copies of a row at most; None: as many powers of two as fit.
+
+    Raises:
+        InputError: a pattern without a layer, or fewer copies than 1.
+    """
+    wanted = matching("repeat.layers", layers, site.program)
+    found = map_program(site.program, site.chip).layers
+    counts = {name: idle_rows.copies(found[name], most) for name in wanted}
+    chosen = {name: count for name, count in counts.items() if count > 1}
+    made = site.program.replace_layers({name: idle_rows.repeated(found[name], most) for name in chosen})
+    return made, {"layers": {name: {"copies": count} for name, count in chosen.items()}}
+
+
 def placed(
     site: Site, chip: int = 0, seed: int = 0, rows: bool = True, columns: bool = True
 ) -> tuple[Program, Figures]:
@@ -154,7 +173,9 @@ def placed(
 
 Pass = Callable[..., tuple[Program, Figures]]
 
-PASSES: dict[str, Pass] = {"compact": compact, "rename": renamed, "reorder": reordered, "place": placed}
+PASSES: dict[str, Pass] = {
+    "compact": compact, "rename": renamed, "repeat": repeated, "reorder": reordered, "place": placed,
+}  # fmt: skip
 """The passes. Each takes a `Site` and its options, and returns the program with plain figures for the record."""
 
 

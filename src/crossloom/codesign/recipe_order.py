@@ -7,8 +7,9 @@ from crossloom.codesign.recipe import MapStep, Recipe
 from crossloom.codesign.recipe_methods import SEARCHES, known
 from crossloom.errors import InputError
 
-ORDER = {"compact": 0, "rename": 1, "reorder": 2, "place": 3}
-"""Passes that undo an earlier one of a higher number: renaming gives rows a new order, compacting renumbers them."""
+ORDER = {"compact": 0, "rename": 1, "repeat": 2, "reorder": 3, "place": 4}
+"""Passes that undo an earlier one of a higher number: renaming makes one row of copies and gives rows a new order,
+compacting renumbers them."""
 
 
 def check_order(recipe: Recipe) -> None:
@@ -28,8 +29,8 @@ def check_order(recipe: Recipe) -> None:
                 raise InputError.choice(f"{where}.map", step.map, PASSES)
             if mapped is not None and ORDER[step.map] < ORDER[mapped.map]:
                 raise InputError(
-                    f"{where}.map", step.map, f"a pass that may follow {mapped.map}: it would undo the order of rows "
-                    f"that {mapped.name!r} chose; put it before",
+                    f"{where}.map", step.map, f"a pass that may follow {mapped.map}: it would undo what "
+                    f"{mapped.name!r} did with the rows; put it before",
                 )  # fmt: skip
             mapped = step
             continue
