@@ -15,6 +15,7 @@ from crossloom.errors import InputError
 from crossloom.frontend import QuantisationConfig, calibrate, convert, lower
 from crossloom.hardware import load
 from crossloom.mapping import LayerMapping, map_program
+from crossloom.mapping.idle_rows import repeated
 from crossloom.methods import method
 from crossloom.methods.approximation import Approximation
 from crossloom.methods.cell_draws import ArrayCells, ChipDraw, FreshDraw, levels
@@ -67,12 +68,17 @@ class Programmed:
         return torch.zeros_like(b), b
 
 
-def disagreements(module: fx.GraphModule, cells: ArrayCells, x: torch.Tensor) -> dict[str, int]:
+def disagreements(
+    module: fx.GraphModule, cells: ArrayCells, x: torch.Tensor, copies: bool = False
+) -> dict[str, int]:
     """By layer, how many accumulators of the simulator are not those of the analog engine on the same draw."""
     program = lower(module)
     mapping = map_program(program, crimp_chip(cells))
+    if copies:
+        program = program.replace_layers({name: repeated(layer) for name, layer in mapping.layers.items()})
+        mapping = map_program(program, crimp_chip(cells))
     chip = AnalogChip.of(mapping.chip, 5, 2, Conditions(on_off="infinite"))
-    adaptation = RuntimeAdaptation(cells, dtype=torch.float64)
+    adaptation = RuntimeAdaptation(cells, dtype=torch.float64, copies=copies)
     adaptation.draw = Programmed(mapping.layers, chip)
     adaptation.prepare(module)
     engine_ = engine("analog-reference")
@@ -105,6 +111,34 @@ def test_simulator_is_the_analog_engine_cell_for_cell(encoding, epsilon) -> None
         next(m for m in woven_layers(module).values() if isinstance(m, Linear)).weight[:16, :48] = 0.0
     found = disagreements(module, cells, x)
     assert len(found) == 4 and not any(found.values()), found
+
+
+@pytest.mark.parametrize("encoding", ["offset", "differential"])
+def test_with_copies_in_idle_rows_the_simulator_is_the_engine_on_the_repeated_program(encoding) -> None:
+    cells = ArrayCells(rows=64, columns=64, encoding=encoding, epsilon=0.3)
+    x = images((1, 10, 10))
+    module = integers(lenet(), x, double=True, symmetric_weights=encoding != "offset")
+    rows = [layer.weight.flatten(1).shape[1] for layer in woven_layers(module).values()]
+    assert min(rows) <= 32 < max(rows), "some layers have idle rows, some have none"
+    found = disagreements(module, cells, x, copies=True)
+    assert len(found) == 4 and not any(found.values()), found
+
+
+@pytest.mark.parametrize("reads", ["exact", "sampled"])
+def test_copies_average_what_cells_err_by(reads) -> None:
+    module = woven(1, 0, weave="none")
+    cells = ArrayCells(rows=128, columns=64, epsilon=0.4)
+    x = torch.rand(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    layer, errors, inputs = woven_layers(module)["2"], {}, list[torch.Tensor]()
+    layer.register_forward_hook(lambda _, given_, __: inputs.append(given_[0]))
+    for copies in (False, True):
+        RuntimeAdaptation(cells, reads=reads, evaluation=reads, copies=copies).prepare(module)
+        module.eval()
+        with torch.no_grad():
+            module(x)
+            found = torch.stack([layer.disturbance.error(layer, inputs[0]) for _ in range(60)])
+        errors[copies] = float(found.var(0).mean())
+    assert errors[False] / errors[True] == pytest.approx(4, rel=0.3), "32 rows of 128"
 
 
 def woven(groups: int, seed: int, order: int = 1, weave: str = "moments", tied: int = 0, double: bool = False,

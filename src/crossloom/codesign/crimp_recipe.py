@@ -57,12 +57,13 @@ class CrimpRecipe:
             "weight_reach": self.weight_reach,
         }  # fmt: skip
 
-    def adaptation(self, epsilon: float | None) -> tuple[Step, ...]:
-        """Step 5 at some ε; None: no simulator."""
+    def adaptation(self, epsilon: float | None, copies: bool = False) -> tuple[Step, ...]:
+        """Step 5 at some ε; None: no simulator. `copies`: for a chip with copies of rows in idle rows."""
         if epsilon is None:
             return ()
         cells = asdict(replace(self.cells, epsilon=epsilon))
-        return (("runtime-adaptation", {"cells": cells, "reads": self.reads, "evaluation": "sampled"}),)
+        options = {"cells": cells, "reads": self.reads, "evaluation": "sampled"} | ({"copies": True} if copies else {})
+        return (("runtime-adaptation", options),)
 
     def pruning(self) -> tuple[Phase, ...]:
         """Steps 1 to 4: kernel groups on γ, then crossbars on the masks."""
@@ -77,12 +78,12 @@ class CrimpRecipe:
             Phase("crossbars", (masks, *adaptation), training, self.spread),
         )
 
-    def hardening(self, epsilon: float | None, *, dense: bool = False) -> Phase:
+    def hardening(self, epsilon: float | None, *, dense: bool = False, copies: bool = False) -> Phase:
         """Step 5 for good: every forward pass quantised, and through the simulator at ε (None: without)."""
         shape = {"rows": self.cells.rows, "columns": self.cells.weight_columns(self.bits)}
         first: Step = self.integers if dense else ("keep-zero-blocks", shape)
-        steps = (first, *self.adaptation(epsilon))
-        name = "integers" if epsilon is None else f"harden-{epsilon:g}"
+        steps = (first, *self.adaptation(epsilon, copies))
+        name = "integers" if epsilon is None else f"harden-{epsilon:g}{'-copies' if copies else ''}"
         return Phase(name, steps, self.training.updated(epochs=self.harden_epochs), self.spread)
 
     def phases(self, epsilon: float | None) -> tuple[Phase, ...]:

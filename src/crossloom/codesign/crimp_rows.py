@@ -46,7 +46,7 @@ class Rows:
         yield from self._noisy("dense", plan.dense, self.study.dense)
         yield from self._noisy("pruned", plan.noisy, self.study.pruned)
         for noise, value in plan.noisy.items():
-            hardened = self.study.pruned(noise)
+            hardened = self.study.pruned(noise, copies=True)
             made = self.study.analog(hardened, noise, copied=True)
             yield self._row(OURS, f"accuracy, pruned, {noise}, copies", "%", value, made)
             made = self.study.helped(hardened, noise)

@@ -85,6 +85,7 @@ class Plan:
         adapted: accuracy against ε, hardened for that ε, % ({} where the paper has no curve).
         unadapted: accuracy against ε of the network that is not hardened.
         heights: accuracy against (array rows, ε).
+        longer: times `recipe.harden_epochs` that networks for chips with copies in idle rows are hardened (ours).
     """
 
     row: str
@@ -98,6 +99,7 @@ class Plan:
     adapted: dict[float, float | None]
     unadapted: dict[float, float | None]
     heights: dict[tuple[int, float], float | None]
+    longer: int = 1
 
     def within(self, epochs: int) -> Plan:
         """The same in about `epochs` epochs in all: the phases shortened alike."""
@@ -140,7 +142,7 @@ PLANS: dict[str, Plan] = {
         noisy={Noise(0.1): 98.60, Noise(0.5): 97.31}, dense={Noise(0.1): 99.15, Noise(0.5): 98.90},
         adapted={0.1: 98.6, 0.3: 98.05, 0.5: 97.31, 1.0: 96.0, 1.4: 92.6},
         unadapted={0.1: 97.8, 0.3: 95.45, 0.5: 93.1, 0.8: 90.54},
-        heights={(32, 0.5): 98.1, (64, 0.5): None, (128, 0.5): 97.31, (256, 0.5): 96.8},
+        heights={(32, 0.5): 98.1, (64, 0.5): None, (128, 0.5): 97.31, (256, 0.5): 96.8}, longer=3,
     ),
     "vgg16": Plan(
         row="VGG-16, CIFAR-10",
@@ -236,20 +238,22 @@ class Study:
 
     # -- networks -----------------------------------------------------------------------------------------------
 
-    def pruned(self, noise: Noise | None) -> Trained:
-        """Pruned and quantised, hardened for some noise or for none."""
+    def pruned(self, noise: Noise | None, copies: bool = False) -> Trained:
+        """Pruned and quantised, hardened for some noise or for none; `copies`: in chips whose idle rows hold copies."""
         recipe = self.plan.recipe
-        return self.trained(*recipe.pruning(), self._hardening(noise))
+        return self.trained(*recipe.pruning(), self._hardening(noise, copies=copies))
 
     def dense(self, noise: Noise | None) -> Trained:
         """Quantised, hardened for some noise or for none."""
         return self.trained(self._hardening(noise, dense=True))
 
-    def _hardening(self, noise: Noise | None, dense: bool = False) -> Phase:
+    def _hardening(self, noise: Noise | None, dense: bool = False, copies: bool = False) -> Phase:
         recipe = self.plan.recipe
         if noise is None:
             return recipe.hardening(None, dense=dense)
-        return replace(recipe, cells=noise.cells(recipe.cells)).hardening(noise.epsilon, dense=dense)
+        epochs = recipe.harden_epochs * (self.plan.longer if copies else 1)
+        made = replace(recipe, cells=noise.cells(recipe.cells), harden_epochs=epochs)
+        return made.hardening(noise.epsilon, dense=dense, copies=copies)
 
     # -- measurements -------------------------------------------------------------------------------------------
 

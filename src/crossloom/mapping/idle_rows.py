@@ -15,7 +15,7 @@ import numpy as np
 
 from crossloom.errors import InputError
 from crossloom.mapping.blocks import LayerMapping
-from crossloom.weave import InputTransform, Rescale, WovenLayer
+from crossloom.weave import InputTransform, Rescale, WovenLayer, fitting_copies
 
 LONGEST_SHIFT = 62
 """Bits that a shift may have and leave int64 whole."""
@@ -34,9 +34,10 @@ def copies(mapping: LayerMapping, most: int | None = None) -> int:
     if most is not None and most < 1:
         raise InputError("repeat.most", most, "at least 1 copy of every row", "2")
     groups, rows, _ = mapping.layer.core.shape
-    room = min(mapping.row_capacity, mapping.array.active_rows) // max(rows, 1)
-    room = min(room, most or room) if groups == 1 else 1
-    fitting = 1 << (max(room, 1).bit_length() - 1)
+    if groups > 1:
+        return 1
+    room = min(mapping.row_capacity, mapping.array.active_rows)
+    fitting = fitting_copies(rows, room if most is None else min(room, most * rows))
     rescale = mapping.layer.output.rescale
     longest = int(rescale.shift[rescale.multiplier > 0].max(initial=0))  # a factor of 0 needs no shift at all
     return min(fitting, 1 << max(LONGEST_SHIFT - longest, 0))

@@ -32,7 +32,7 @@ from crossloom.methods.cell_reads import allocated, deviations, read_error, sect
 from crossloom.methods.protocol import Method
 from crossloom.nn import Conv2d, Linear, Quantiser, woven_layers
 from crossloom.nn.layers import Weave
-from crossloom.weave import Field, WeightCode, fields
+from crossloom.weave import Field, WeightCode, fields, fitting_copies
 
 Reading = Literal["exact", "sampled"]
 
@@ -96,14 +96,16 @@ class RuntimeSimulator(nn.Module):
             faster (reads then carry an error of 2^-9, far below ε).
         evaluation: how reads are computed in evaluation mode.
         normals: where sampled reads take their rounding from, which simulators may share.
+        copies: whether rows that an array has idle hold copies of the others (`crossloom.mapping.idle_rows`).
     """
 
     def __init__(
         self, cells: ArrayCells, draw: Draw, place: str, training: Reading = "sampled",
         dtype: torch.dtype = torch.float32, evaluation: Reading = "exact", normals: Normals | None = None,
+        copies: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.cells, self.draw, self.place, self.dtype = cells, draw, place, dtype
+        self.cells, self.draw, self.place, self.dtype, self.copies = cells, draw, place, dtype, copies
         self.reads: dict[bool, Reading] = {True: training, False: evaluation}
         self.normals = normals or Normals()
         self.active = True
@@ -139,12 +141,13 @@ class RuntimeSimulator(nn.Module):
         steps = step.reshape(-1, 1).expand(weights[..., 0].numel(), 1)
         groups, outputs, height = weights.shape
         runs = sections(groups, outputs, height, code, self.cells)
-        cores = [torch.block_diag(*weights[slice(*run)]) for run in runs]
+        copies = fitting_copies(height, self.cells.rows) if self.copies and groups == 1 else 1
+        cores = [torch.block_diag(*weights[slice(*run)]).repeat(1, copies) for run in runs]
         steps_of = [steps[a * outputs : b * outputs] for a, b in runs]
         places = [self.place if len(runs) == 1 else f"{self.place}[{a}]" for a, _ in runs]
         if self.reads[self.training] == "sampled":
             parts = zip(runs, cores, steps_of, places, strict=True)
-            sampled = [self._sampled(layer, x, code, driven, *part) for part in parts]
+            sampled = [self._sampled(layer, x, code, driven, copies, *part) for part in parts]
             return torch.cat(sampled, 1) if isinstance(layer, Conv2d) else sampled[0]
         vectors, back = unfolded(layer, torch.round(x.float() / format.scale))
         rows = driven.rows(vectors + format.zero_point)
@@ -153,17 +156,19 @@ class RuntimeSimulator(nn.Module):
             found = deviations(core.to(self.dtype), code, self.cells, self.draw, place)
             with torch.autocast(x.device.type, enabled=False):
                 gains = [s.gain for s in code.slices]
-                added.append(read_error(rows[:, a:b].flatten(1), found, gains, driven.digits, self.cells.rows))
-        total = torch.cat(added, 1) if len(added) > 1 else added[0]
+                held = rows[:, a:b].flatten(1).repeat(1, copies)
+                added.append(read_error(held, found, gains, driven.digits, self.cells.rows))
+        total = (torch.cat(added, 1) if len(added) > 1 else added[0]) / copies
         return back(total * (steps.reshape(-1) * format.scale).to(total.dtype)).to(self._core.dtype)
 
     def _sampled(
-        self, layer: Conv2d | Linear, x: Tensor, code: WeightCode, driven: Driven, run: tuple[int, int],
+        self, layer: Conv2d | Linear, x: Tensor, code: WeightCode, driven: Driven, copies: int, run: tuple[int, int],
         core: Float[Tensor, "outputs rows"], step: Float[Tensor, "outputs 1"], place: str,
     ) -> Tensor:  # fmt: skip
         """The sampled error of the groups of one run."""
         format = cast(Quantiser, layer.__dict__["input_quantiser"]).format
-        found = summed_deviation(core, code, self.cells, self.draw, place).T * step
+        held = summed_deviation(core, code, self.cells, self.draw, place)
+        found = held.unflatten(0, (copies, -1)).mean(0).T * step
         if layer.weave is not None:
             groups = found.reshape(len(found) * (run[1] - run[0]), -1)
             found = cast(Weave, layer.weave).expand(groups).reshape(len(found), -1)
@@ -178,7 +183,7 @@ class RuntimeSimulator(nn.Module):
         down = allocated(core, code, self.cells).sum(0)  # arrays that every output sums over
         per_output = down.repeat_interleave(self.cells.columns // code.columns)[: len(core)]
         variance = sum(s.gain**2 for s in code.slices) * sum(f.weight**2 for f in driven.digits) / 12
-        deviation = (per_output * variance).sqrt() * step.reshape(-1) * format.scale
+        deviation = (per_output * variance).sqrt() * step.reshape(-1) * (format.scale / copies)
         shape = (1, -1) + (1,) * (added.dim() - 2) if isinstance(layer, Conv2d) else (-1,)
         return added + self.normals(added) * deviation.view(shape).to(added.dtype)
 
@@ -209,6 +214,7 @@ class RuntimeAdaptation(Method):
         reads: `sampled` or `exact` reads in training.
         dtype: of the exact reads.
         evaluation: `exact`, or `sampled` where a training's log is all that it is for.
+        copies: whether the chip will have copies of rows in idle rows (the mapping pass `repeat`), which err less.
 
     Raises:
         InputError: an unknown draw or way of reading.
@@ -219,7 +225,7 @@ class RuntimeAdaptation(Method):
     def __init__(
         self, cells: ArrayCells | Mapping[str, Any] | None = None, draw: Literal["fresh", "chip"] = "fresh",
         seed: int = 0, reads: Reading = "sampled", dtype: torch.dtype = torch.float32,
-        evaluation: Reading = "exact",
+        evaluation: Reading = "exact", copies: bool = False,
     ) -> None:  # fmt: skip
         if draw not in ("fresh", "chip"):
             raise InputError.choice("runtime-adaptation.draw", draw, ("fresh", "chip"))
@@ -227,7 +233,7 @@ class RuntimeAdaptation(Method):
             if way not in ("exact", "sampled"):
                 raise InputError.choice(f"runtime-adaptation.{field}", way, ("exact", "sampled"))
         self.cells = ArrayCells(**cells) if isinstance(cells, Mapping) else cells or ArrayCells()
-        self.reads, self.dtype, self.evaluation = reads, dtype, evaluation
+        self.reads, self.dtype, self.evaluation, self.copies = reads, dtype, evaluation, copies
         self.draw: Draw = (FreshDraw if draw == "fresh" else ChipDraw)(self.cells, seed)
 
     def prepare(self, network: nn.Module) -> None:
@@ -246,7 +252,7 @@ class RuntimeAdaptation(Method):
                     f"layers.{name}", "rounded moments", "exact moments (approximation with growth: none, or enough)"
                 )
             layer.disturbance = RuntimeSimulator(
-                self.cells, self.draw, name, self.reads, self.dtype, self.evaluation, normals
+                self.cells, self.draw, name, self.reads, self.dtype, self.evaluation, normals, self.copies
             )
 
     def finish(self, network: nn.Module) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from crossloom.weave.program import (
     describe,
 )
 from crossloom.weave.store import atomic_path, load_program, save_program, write_text
-from crossloom.weave.transform import Factor, InputTransform, TransformOperations
+from crossloom.weave.transform import Factor, InputTransform, TransformOperations, fitting_copies
 
 __all__ = [
     "ENCODINGS", "Add", "AveragePool", "CellSlice", "Concat", "Convolution", "Factor", "Field", "Format", "Input",
     "InputTransform", "Lookup", "MaxPool", "Multiply", "Node", "OutputTransform", "Pad", "Permute", "Program",
     "Requantise", "Rescale", "Reshape", "Scale", "Slice", "TransformOperations", "WeightCode",
-    "Woven", "WovenLayer", "atomic_path", "describe", "fields", "load_program", "pieces", "round_shift",
-    "save_program", "weight_code", "write_text", "zero_point_bias",
+    "Woven", "WovenLayer", "atomic_path", "describe", "fields", "fitting_copies", "load_program", "pieces",
+    "round_shift", "save_program", "weight_code", "write_text", "zero_point_bias",
 ]  # fmt: skip

@@ -264,3 +264,12 @@ class InputTransform:
             return Format(inputs.bits, inputs.signed)
         lows, highs = self.bounds(inputs.low, inputs.high)
         return Format.covering(int(lows.min(initial=0)), int(highs.max(initial=0)))
+
+
+def fitting_copies(rows: int, room: int) -> int:
+    """How often `rows` rows fit into `room` of them: a power of two, so that a shift takes the factor out again.
+
+    >>> fitting_copies(25, 128), fitting_copies(42, 128), fitting_copies(100, 128), fitting_copies(500, 128)
+    (4, 2, 1, 1)
+    """
+    return 1 << (max(room // max(rows, 1), 1).bit_length() - 1)
