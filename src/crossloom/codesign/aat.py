@@ -16,9 +16,9 @@ from crossloom.codesign.aat_shapes import DATA, shape_rows
 from crossloom.codesign.aat_trial import COSTS, Figures, Study
 from crossloom.codesign.configure import configure
 from crossloom.codesign.kept import Kept
+from crossloom.codesign.machine import computed_on
 from crossloom.codesign.plan_search import search, settings_of
 from crossloom.codesign.plans import Plan
-from crossloom.codesign.record import Result
 from crossloom.codesign.reproduce import Reproduction, Request
 from crossloom.codesign.results import Budget, ResultsFile, Row
 from crossloom.errors import InputError
@@ -193,7 +193,7 @@ class Rows:
         """One number; `epochs` are those of the second training."""
         config, result = self.study.config, self.study.result
         assert config.training is not None
-        budget = Budget(epochs=config.training.epochs + epochs, images=images, device=device(result))
+        budget = Budget(epochs=config.training.epochs + epochs, images=images, device=computed_on(result.environment))
         self.made.append(
             Row(
                 table=table, row=row, metric=metric, unit=unit, paper=paper, ours=float(f"{ours:.7g}"), spread=None,
@@ -217,12 +217,6 @@ class Rows:
             add("drop, dense − approximated, integer", "points", drop, images=images["integer"])
         for metric, key, unit in COSTS:
             add(metric, unit, found["cost"][key])
-
-
-def device(record: Result) -> str:
-    """What computed a run, in a word or a name."""
-    named = str(record.environment["device"])
-    return "cpu" if named in ("auto", "cpu") else named
 
 
 AAT = Reproduction(

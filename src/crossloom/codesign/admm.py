@@ -14,7 +14,7 @@ from crossloom.codesign.admm_points import RECIPES, Point, Recipe
 from crossloom.codesign.evaluation import outputs
 from crossloom.codesign.folder import locked
 from crossloom.codesign.job import activity_images
-from crossloom.codesign.machine import check, threads
+from crossloom.codesign.machine import check, computed_on, environment, threads
 from crossloom.codesign.plugins import open_data
 from crossloom.codesign.reproduce import Reproduction, Request, published_weights
 from crossloom.codesign.results import Budget, ResultsFile, Row
@@ -48,7 +48,7 @@ def make(request: Request) -> ResultsFile:
 def _rows(course: AdmmCourse, recipe: Recipe, request: Request) -> Iterator[Row]:
     """Every point at every bit width, and the engine for each."""
     said = request.command(ADMM.paper)
-    device = "cpu" if request.machine.device in ("auto", "cpu") else request.machine.device
+    device = computed_on(environment(request.machine))
     images = activity_images(course.data, 0)
 
     def row(

@@ -8,14 +8,12 @@ Non-ideality Adaptation", ACM TECS, 2023. The paper trains its own float network
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from crossloom.codesign.config import RunConfig
 from crossloom.codesign.configure import configure
 from crossloom.codesign.crimp_rows import Rows
 from crossloom.codesign.crimp_training import PLANS, Study
-from crossloom.codesign.machine import environment
-from crossloom.codesign.record import Result
+from crossloom.codesign.machine import computed_on, environment
 from crossloom.codesign.reproduce import Reproduction, Request, published_weights
 from crossloom.codesign.results import Budget, ResultsFile, Row
 from crossloom.codesign.run import run
@@ -43,7 +41,7 @@ def make(request: Request) -> ResultsFile:
     """The rows of one network."""
     rows = [*accuracies(request)] if request.network in TRAINED else [untrained_crossbars(request)]
     if request.network in PLANS and request.epochs != 0:
-        rows += Rows(Study(request), request.command(CRIMP.paper), device_of(request)).all()
+        rows += Rows(Study(request), request.command(CRIMP.paper), computed_on(environment(request.machine))).all()
     return ResultsFile(paper=CRIMP.paper, title=CRIMP.title, network=request.network, rows=tuple(rows))
 
 
@@ -62,8 +60,8 @@ def accuracies(request: Request) -> list[Row]:
     def row(metric: str, unit: str, paper: float | None, ours: float, images: int) -> Row:
         return Row(
             table=QUANTISED, row=name, metric=metric, unit=unit, paper=paper, ours=round(ours, 6), spread=None,
-            budget=Budget(epochs=0, images=images, device=device(record)), command=request.command(CRIMP.paper),
-            config_hash=config.hash,
+            budget=Budget(epochs=0, images=images, device=computed_on(record.environment)),
+            command=request.command(CRIMP.paper), config_hash=config.hash,
         )  # fmt: skip
 
     exact, count = record.accuracy, record.images
@@ -102,21 +100,6 @@ def by_the_rule(chip: CompiledChip) -> int:
     shapes = (layer.core.shape for layer in chip.program.layers)
     weights = array.columns // load(CHIP).columns_per_weight
     return sum(g * math.ceil(columns / weights) * math.ceil(rows / array.rows) for g, rows, columns in shapes)
-
-
-def device(record: Result) -> str:
-    """What computed a run, in a word or a name."""
-    return _device(record.environment)
-
-
-def device_of(request: Request) -> str:
-    """What computes a request."""
-    return _device(environment(request.machine))
-
-
-def _device(found: dict[str, Any]) -> str:
-    named = str(found["device"])
-    return "cpu" if named in ("auto", "cpu") else named
 
 
 CRIMP = Reproduction(

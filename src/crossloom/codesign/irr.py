@@ -21,7 +21,7 @@ from torch import fx, nn
 from crossloom.codesign import irr_area, irr_noise
 from crossloom.codesign.folder import locked
 from crossloom.codesign.kept import Kept
-from crossloom.codesign.machine import environment, placed
+from crossloom.codesign.machine import computed_on, environment, placed
 from crossloom.codesign.plugins import open_data
 from crossloom.codesign.reproduce import Reproduction, Request
 from crossloom.codesign.results import Budget, ResultsFile, Row
@@ -85,8 +85,7 @@ class Study:
         self.hash = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         self.folder = request.runs / f"irr-{NETWORK}-{self.hash[:8]}"
         self.kept = Kept(self.folder, request.progress)
-        named = environment(request.machine)["device"]
-        self.device = "cpu" if named in ("auto", "cpu") else str(named)
+        self.device = computed_on(environment(request.machine))
 
     @cached_property
     def data(self) -> DataSet:

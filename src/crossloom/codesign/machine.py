@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,12 @@ def environment(machine: Machine) -> dict[str, Any]:
         "device": machine.device if gpu is None else gpu,
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def computed_on(found: Mapping[str, Any]) -> str:
+    """What an `environment` computes on, in a word: `cpu` or the GPU's name."""
+    named = str(found["device"])
+    return "cpu" if named == "auto" else named
 
 
 def processor() -> str:

@@ -14,7 +14,7 @@ import yaml
 
 from crossloom.codesign.configure import configure
 from crossloom.codesign.crimp_training import MNIST
-from crossloom.codesign.machine import environment
+from crossloom.codesign.machine import computed_on, environment
 from crossloom.codesign.phases import Course
 from crossloom.codesign.plugins import open_data
 from crossloom.codesign.recipe import Recipe
@@ -137,7 +137,7 @@ def rows(name: str, result: Result, device: str) -> list[Row]:
 
 def make(request: Request) -> ResultsFile:
     """All rows."""
-    device = str(environment(request.machine)["device"])
+    device = computed_on(environment(request.machine))
     found = results(request)
     made = tuple(row for name, result in found.items() for row in rows(name, result, device))
     return ResultsFile(paper=TOGETHER.paper, title=TOGETHER.title, network=request.network, rows=made)
