@@ -29,7 +29,7 @@ from crossloom.mapping.blocks import cut
 from crossloom.methods import Setting
 from crossloom.methods.moments import Moments, projected
 from crossloom.methods.polynomials import Run
-from crossloom.nn import Conv2d, Linear, held_weights, woven_layers
+from crossloom.nn import Conv2d, Linear, Prefix, held_weights, hold_again, woven_layers
 from crossloom.weave import InputTransform, OutputTransform, Program, Rescale, WovenLayer
 from crossloom.weave.formats import Format
 
@@ -223,19 +223,21 @@ def sensitivity(
     """
     result, done, total = {}, 0, sum(len(found) - 1 for found in options.values())
     with batch_statistics(network), held_weights(network):
-        before = _loss(network, batches)
+        prefix = Prefix(network, [x for x, _ in batches])
+        before = _loss(prefix, batches)
         for name, layer in woven_layers(network).items():
-            kept, effective = layer.weight.detach().clone(), layer.__dict__["held"]
+            prefix.move_to(name)
+            kept = layer.weight.detach().clone()
             rises = [0.0]
             for setting in options[name][1:]:
                 assert setting is not None
                 layer.weight.copy_(nearest(kept.flatten(1), setting.runs(name, layer)).view_as(kept))
-                layer.__dict__["held"] = layer.effective()
-                rises.append(max(_loss(network, batches) - before, 0.0))
+                hold_again(network, layer)
+                rises.append(max(_loss(prefix, batches) - before, 0.0))
                 done += 1
                 tick(done, total)
             layer.weight.copy_(kept)
-            layer.__dict__["held"] = effective
+            hold_again(network, layer)
             result[name] = rises
     return result
 
@@ -287,6 +289,7 @@ def batch_statistics(network: nn.Module) -> Any:
                 norm.num_batches_tracked.copy_(counter)
 
 
-def _loss(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
-    total = sum(float(F.cross_entropy(network(x), y, reduction="sum")) for x, y in batches)
+def _loss(prefix: Prefix, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
+    logits = zip(prefix.outputs(), batches, strict=True)
+    total = sum(float(F.cross_entropy(z, y, reduction="sum")) for z, (_, y) in logits)
     return total / sum(len(y) for _, y in batches)

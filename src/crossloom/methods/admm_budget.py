@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from crossloom.errors import InputError
 from crossloom.methods.constraints import Columns, Constraint, intersected
 from crossloom.methods.levels import FixedPoint, Levels, PowerOfTwo
-from crossloom.nn import woven_layers
+from crossloom.nn import Prefix, held_weights, hold_again, woven_layers
 
 KEEPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
 """Shares of filter shapes that are tried."""
@@ -111,19 +111,26 @@ def harms(
         tick: told (done, total) after every setting.
     """
     network.eval()
+    prefix = Prefix(network, [x for x, _ in batches])
 
     def total() -> float:
-        return sum(float(loss(network(x), y)) * len(y) for x, y in batches) / sum(len(y) for _, y in batches)
+        logits = zip(prefix.outputs(), batches, strict=True)
+        return sum(float(loss(z, y)) * len(y) for z, (_, y) in logits) / sum(len(y) for _, y in batches)
 
-    base, found, layers = total(), dict[str, dict[Setting, float]](), woven_layers(network)
-    for name, layer in layers.items():
-        weight = layer.weight.detach().clone()
-        found[name] = {}
-        for setting in settings:
-            layer.weight.copy_(intersected(setting.sets(), weight))
-            found[name][setting] = max(total() - base, 0.0)
-            tick(sum(map(len, found.values())), len(layers) * len(settings))
-        layer.weight.copy_(weight)
+    found, layers = dict[str, dict[Setting, float]](), woven_layers(network)
+    with held_weights(network):
+        base = total()
+        for name, layer in layers.items():
+            prefix.move_to(name)
+            weight = layer.weight.detach().clone()
+            found[name] = {}
+            for setting in settings:
+                layer.weight.copy_(intersected(setting.sets(), weight))
+                hold_again(network, layer)
+                found[name][setting] = max(total() - base, 0.0)
+                tick(sum(map(len, found.values())), len(layers) * len(settings))
+            layer.weight.copy_(weight)
+            hold_again(network, layer)
     return found
 
 

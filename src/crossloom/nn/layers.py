@@ -223,6 +223,13 @@ def held_weights(module: nn.Module) -> Iterator[None]:
             layer.__dict__.pop("held", None)
 
 
+def hold_again(module: nn.Module, layer: Conv2d | Linear) -> None:
+    """Inside `held_weights`: a layer's weight has changed, so compute what it and layers that share it hold anew."""
+    for other in woven_layers(module).values():
+        if other.weight is layer.weight:
+            other.__dict__["held"] = other.effective()
+
+
 class MatrixWeave(nn.Module):
     """A weave with a fixed integer matrix P, the same for every group.
 
