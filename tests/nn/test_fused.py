@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crossloom.nn import fused
+from crossloom.nn.quantisers import _FakeQuantise
 
 
 def plain(x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
@@ -79,3 +80,11 @@ def test_a_gradient_in_another_layout_is_gated_value_by_value() -> None:
     inside = torch.rand(8, 16, 16, 16) > 0.5
     gradient = torch.randn(8, 16, 16, 16).contiguous(memory_format=torch.channels_last)
     assert torch.equal(fused.passed(gradient, inside), gradient * inside)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_values_get_the_grid_points_that_many_get(dtype: torch.dtype) -> None:
+    x = (torch.randn(fused.FEWEST, generator=torch.Generator().manual_seed(0)) * 30).to(dtype)
+    scale, zero = torch.tensor(0.37), torch.tensor(0)
+    few = [_FakeQuantise.apply(part, scale, zero, -128, 127) for part in x.split(fused.FEWEST // 4)]
+    assert torch.equal(torch.cat(few), _FakeQuantise.apply(x, scale, zero, -128, 127))

@@ -85,7 +85,8 @@ class _FakeQuantise(torch.autograd.Function):
         if fused.suits(x, scale):
             made, inside = fused.quantised(x, scale, zero, low, high, ctx.needs_input_grad[0])
         else:
-            codes = torch.floor(x / scale + 0.5) + zero
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))  # as the one pass does: eight bits are too few
+            codes = torch.floor(wide / scale + 0.5) + zero
             kept = codes.clamp(low, high)
             made, inside = ((kept - zero) * scale).to(x.dtype), kept == codes
         if inside is not None:
