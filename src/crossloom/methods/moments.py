@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -21,28 +19,13 @@ def per_group(x: Float[Tensor, "outputs rows"], matrices: Sequence[Tensor], coun
 
     In the matrices' type under autocast, too: bfloat16 has not the bits of an integer basis.
     """
-    parts, start = [], 0
-    with torch.autocast(x.device.type, enabled=False):
-        for matrix, groups in zip(matrices, counts, strict=True):
-            stop = start + groups * matrix.shape[0]
-            part = x[:, start:stop].to(matrix.dtype).reshape(-1, matrix.shape[0]) @ matrix
-            parts.append(part.view(len(x), groups * matrix.shape[1]))
-            start = stop
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return per_group(x, matrices, counts)
+    x = x.to(matrices[0].dtype)
+    runs = x.split([groups * len(matrix) for matrix, groups in zip(matrices, counts, strict=True)], 1)
+    parts = [(run.reshape(-1, len(m)) @ m).view(len(x), -1) for run, m in zip(runs, matrices, strict=True)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-
-class _PerGroup(torch.autograd.Function):
-    """`per_group` as one node of the graph; its gradient is the same with the matrices transposed."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, counts: Sequence[int], *matrices: Tensor) -> Tensor:
-        ctx.counts, ctx.matrices = counts, matrices
-        return per_group(x, matrices, counts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        turned = [matrix.T for matrix in ctx.matrices]
-        return _PerGroup.apply(gradient, ctx.counts, *turned), None, *[None for _ in turned]
 
 
 class _Blocks(nn.Module):
@@ -56,8 +39,7 @@ class _Blocks(nn.Module):
 
     def multiply(self, x: Tensor) -> Tensor:
         blocks = [self.get_buffer(f"block{i}").to(x.dtype) for i in range(len(self.counts))]
-        result: Tensor = _PerGroup.apply(x, self.counts, *blocks)
-        return result
+        return per_group(x, blocks, self.counts)
 
 
 class ChangeOfBasis(_Blocks):

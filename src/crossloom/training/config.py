@@ -116,6 +116,9 @@ DATASET_RECIPES: dict[str, TrainingConfig] = {
 }
 """What each data set is trained with where `RECIPES` has nothing for the network."""
 
+ALEXNET: dict[str, Any] = {"optimiser": "adamw", "lr": 3e-4, "weight_decay": 0.01}
+"""AlexNet has no batch norm: sgd stays at guessing for the first epochs, where steps of one size get on."""
+
 RECIPES: dict[tuple[str, str], TrainingConfig] = {
     ("lenet5", "cifar10"): CIFAR.updated(epochs=60, lr=0.02),
     ("lenet5", "cifar100"): CIFAR.updated(epochs=60, lr=0.02),
@@ -124,8 +127,8 @@ RECIPES: dict[tuple[str, str], TrainingConfig] = {
     ("vgg8", "cifar100"): CIFAR.updated(lr=0.05),
     ("vgg16", "cifar10"): CIFAR.updated(lr=0.05),
     ("vgg16", "cifar100"): CIFAR.updated(lr=0.05),
-    ("alexnet", "cifar10"): CIFAR.updated(epochs=100, lr=0.01),
-    ("alexnet", "cifar100"): CIFAR.updated(epochs=100, lr=0.01),
+    ("alexnet", "cifar10"): CIFAR.updated(epochs=100, **ALEXNET),
+    ("alexnet", "cifar100"): CIFAR.updated(epochs=100, **ALEXNET),
     ("resnet20", "cifar10"): CIFAR.updated(epochs=200, weight_decay=1e-4),
     ("resnet56", "cifar10"): CIFAR.updated(epochs=200, weight_decay=1e-4),
 }
