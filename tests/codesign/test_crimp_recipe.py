@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from crossloom.codesign import phases
+from crossloom.codesign.crimp_plans import PLANS, Noise
 from crossloom.codesign.crimp_recipe import CrimpRecipe
-from crossloom.codesign.crimp_training import PLANS, Noise, computing_reduction, measuring_chip, unpruned_arrays
+from crossloom.codesign.crimp_training import computing_reduction, measuring_chip, unpruned_arrays
 from crossloom.codesign.phases import Course, Phase
 from crossloom.codesign.plugins import open_data
 from crossloom.compiled import CompiledChip

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from crossloom.codesign import crimp_training, phases
+from crossloom.codesign.crimp_plans import PLANS
 from crossloom.codesign.crimp_rows import CURVE, FIGURE, HEIGHT, NOISY, OURS, PRUNED, Rows
-from crossloom.codesign.crimp_training import PLANS, Study
+from crossloom.codesign.crimp_training import Study
 from crossloom.codesign.reproduce import Request
 from crossloom.errors import InputError
 from crossloom.training import DataSet, Normalisation

@@ -11,8 +11,9 @@ import math
 
 from crossloom.codesign.config import RunConfig
 from crossloom.codesign.configure import configure
+from crossloom.codesign.crimp_plans import PLANS
 from crossloom.codesign.crimp_rows import Rows
-from crossloom.codesign.crimp_training import PLANS, Study
+from crossloom.codesign.crimp_training import Study
 from crossloom.codesign.machine import computed_on, environment
 from crossloom.codesign.reproduce import Reproduction, Request, published_weights
 from crossloom.codesign.results import Budget, ResultsFile, Row

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from crossloom.codesign.crimp_plans import Noise
 from crossloom.codesign.crimp_training import (
     CHIPS,
     Measured,
-    Noise,
     Study,
     computing_reduction,
     figure_7,

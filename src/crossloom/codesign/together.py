@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from crossloom.codesign.configure import configure
-from crossloom.codesign.crimp_training import MNIST
+from crossloom.codesign.crimp_plans import MNIST
 from crossloom.codesign.machine import computed_on, environment
 from crossloom.codesign.phases import Course
 from crossloom.codesign.plugins import open_data
