@@ -28,6 +28,7 @@ from crossloom.errors import InputError
 from crossloom.training.config import TrainingConfig
 from crossloom.training.data import DataSet
 from crossloom.training.evaluate import evaluate
+from crossloom.training.memory import kept_memory
 from crossloom.training.seeds import derive
 from crossloom.training.small_maps import SmallMaps
 from crossloom.training.weights import save_weights
@@ -121,6 +122,7 @@ def fit(
     write_text(folder / "training.json", config.model_dump_json(indent=2) + "\n")
 
     with ExitStack() as stack:
+        stack.enter_context(kept_memory())
         stack.enter_context(quiet_lightning())
         from lightning.pytorch.utilities.seed import isolate_rng
 
