@@ -66,3 +66,12 @@ def test_what_is_asked_for_wrongly(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("CROSSLOOM_WEIGHTS", raising=False)
     with pytest.raises(InputError, match="akamaster_resnet56"):
         Study(Request("resnet56", runs=tmp_path))
+
+
+def test_own_float_weights_take_the_place_of_the_float_training(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(crimp_training, "open_data", some_digits)
+    weights = tmp_path / "weights.safetensors"
+    study = Study(Request("vgg16", weights=weights, epochs=10, runs=tmp_path))
+    assert study.course.weights == weights and study.course.float_training is None
+    assert (study.plan.recipe.prune_epochs, study.plan.recipe.harden_epochs) == (4, 1), "80 : 80 : 20 of ten"
+    assert study.data.normalisation == some_digits().normalisation, "the data set's own, as in training"

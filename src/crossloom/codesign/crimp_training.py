@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -29,6 +28,7 @@ from crossloom.methods.cell_draws import ArrayCells
 from crossloom.simulate import Conditions
 from crossloom.simulate.analog_chip import AnalogChip
 from crossloom.simulate.compensation import compensate, stuck_cells
+from crossloom.training import PRETRAINED
 from crossloom.weave import Program
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Study:
     """One network's trainings and measurements.
 
     Args:
-        request: what is asked for.
+        request: what is asked for; with weights, the float training is left out.
         plan: how to train; None: the network's of `PLANS`.
     """
 
@@ -89,11 +89,13 @@ class Study:
         plan = plan or PLANS[request.network]
         if request.epochs is not None and request.epochs < 1:
             raise InputError("--epochs", request.epochs, "at least 1 epoch, or 0 for the rows without training")
+        if request.weights is not None:
+            plan = replace(plan, float_training=None)
         self.plan = plan if request.epochs is None else plan.within(request.epochs)
         machine = request.machine
         data = open_data(default_data(request.network), machine.data_dir, machine.download)
-        weights: Path | None = None
-        if self.plan.float_training is None or request.weights is not None:
+        weights = request.weights
+        if self.plan.float_training is None and any(known.network == request.network for known in PRETRAINED):
             weights, known = published_weights(request)
             data = data.normalised(known.normalisation)
         elif self.plan.normalisation is not None:
@@ -104,7 +106,7 @@ class Study:
         self.folder = request.runs / f"crimp-{request.network}-training"
         self.course = Course(
             request.network, data, self.folder, weights=weights, machine=machine, progress=request.progress,
-            float_training=None if weights is not None else self.plan.float_training,
+            float_training=self.plan.float_training,
         )  # fmt: skip
         self.kept = Kept(self.folder / "measured", request.progress)
         self._trained: dict[str, Trained] = {}
