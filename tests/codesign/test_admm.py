@@ -132,5 +132,6 @@ def test_what_is_asked_for() -> None:
     assert request.command("admm") == said
     short = RECIPES["vgg16"].shortened(6)
     assert (short.prune, short.retrain, short.requantise) == ((2, 2, 2), (3, 3, 3), 1)
-    assert RECIPES["vgg16"].shortened(None) == RECIPES["vgg16"]
+    assert short.every == RECIPES["vgg16"].every * 2 / 24, "as many updates in two epochs as in 24"
+    assert RECIPES["vgg16"].shortened(600) == RECIPES["vgg16"].shortened(None) == RECIPES["vgg16"]
     assert replace(RECIPES["vgg16"]).points == RECIPES["vgg16"].points

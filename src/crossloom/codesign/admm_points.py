@@ -74,7 +74,10 @@ class Recipe:
     """Hardware fields of the engine to change: arrays of 32 × 32, whose counts of ones take six bits."""
 
     def shortened(self, epochs: int | None) -> Recipe:
-        """At most so many epochs of pruning, retraining and requantising a point, shared 2 : 3 : 1."""
+        """At most so many epochs of pruning, retraining and requantising a point, shared 2 : 3 : 1.
+
+        Updates move together as pruning gets shorter: there are as many of them, so that ρ climbs as high.
+        """
         if epochs is None:
             return self
         parts = [max(1, round(epochs * share)) for share in (2 / 6, 3 / 6, 1 / 6)]
@@ -82,6 +85,7 @@ class Recipe:
             "prune": tuple(min(n, parts[0]) for n in self.prune),
             "retrain": tuple(min(n, parts[1]) for n in self.retrain),
             "requantise": min(self.requantise, parts[2]),
+            "every": self.every * min(parts[0] / max(self.prune), 1),
         }
         return Recipe(**{**vars(self), **changed})
 
