@@ -10,9 +10,10 @@ import torch
 
 from crossloom.codesign.admm_course import AdmmCourse, Reached
 from crossloom.codesign.admm_engine import ENGINE, compared
-from crossloom.codesign.admm_points import RECIPES, Point, Recipe, structured
+from crossloom.codesign.admm_points import RECIPES, Point, Recipe, counted, structured
 from crossloom.codesign.plugins import open_data
 from crossloom.codesign.reproduce import Request, reproductions
+from crossloom.errors import InputError
 from crossloom.hardware import load
 from crossloom.nn import woven_layers
 from crossloom.training import TrainingConfig
@@ -123,6 +124,15 @@ def test_structures_are_small_enough_for_their_ratios(network: str) -> None:
         narrow(converted)
         kept = sum(int(layer.weight.count_nonzero()) for layer in woven_layers(converted).values())
         assert kept > 0 and dense / kept >= point.ratio, (point.name, dense / kept)
+
+
+def test_shares_are_of_the_unpruned_network() -> None:
+    sets = {"deep*": structured(0.25, 0.06), "head": structured(7, None)}
+    found = counted(sets, {"deep1": (512, 512, 3, 3), "head": (10, 512), "first": (64, 3, 3, 3)})
+    assert found == {"deep1": structured(128, 276), "head": structured(7, None)}
+    assert counted(found, {"deep1": (200, 512, 3, 3), "head": (10, 512)}) == found, "counts stay in a narrower network"
+    with pytest.raises(InputError, match="deap"):
+        counted({"deap*": structured(0.5, None)}, {"deep": (8, 8)})
 
 
 def test_what_is_asked_for() -> None:

@@ -7,6 +7,7 @@ Their steps are set afterwards, and every accuracy that is reported is of the in
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from crossloom.codesign.admm_points import Point, Recipe
+from crossloom.codesign.admm_points import Point, Recipe, counted
 from crossloom.codesign.config import file_sha256
 from crossloom.codesign.machine import placed
 from crossloom.codesign.phases import digest
@@ -111,7 +112,8 @@ class AdmmCourse:
             }
         )  # fmt: skip
         self.module, self.teacher = self._start()
-        self.dense = sum(layer.weight.numel() for layer in woven_layers(self.module).values())
+        self.shapes = {name: tuple(layer.weight_shape) for name, layer in woven_layers(self.module).items()}
+        self.dense = sum(math.prod(shape) for shape in self.shapes.values())
         self.dense_chip = self._compiled(self.module)
 
     def _start(self) -> tuple[fx.GraphModule, nn.Module]:
@@ -153,14 +155,14 @@ class AdmmCourse:
         """ADMM, then the useless channels out."""
         for layer in woven_layers(self.module).values():
             layer.weight_quantiser.enabled = False
-        flow = Flow(self.module)
+        flow, sets = Flow(self.module), counted(point.sets, self.shapes)
         method = ADMM(
-            point.sets, self.recipe.rho, self.recipe.every, retrain=0.0, restart=False, flow=flow, purify=point.purify,
+            sets, self.recipe.rho, self.recipe.every, retrain=0.0, restart=False, flow=flow, purify=point.purify,
             teacher=self.teacher, distillation=self.recipe.share,
         )  # fmt: skip
         training = self.recipe.prune_training.updated(epochs=epochs)
         options = {
-            "sets": point.sets, "purify": point.purify, "rho": self.recipe.rho, "every": self.recipe.every,
+            "sets": sets, "purify": point.purify, "rho": self.recipe.rho, "every": self.recipe.every,
             "share": self.recipe.share,
         }  # fmt: skip
         said = self._trained(self.module, training, f"{point.ratio:g}-prune", [method], options)

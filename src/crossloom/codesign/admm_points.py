@@ -6,9 +6,12 @@ ASP-DAC 2020, arXiv 1908.10017 (with purification). The abstract of arXiv 1912.0
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crossloom.methods.constraints import Groups, constraint
+from crossloom.methods.patterns import by_pattern
 from crossloom.training import TrainingConfig
 from crossloom.training.augment import Augment
 
@@ -24,7 +27,7 @@ class Point:
         ratio: weights of the network over weights kept, as published.
         accuracy: per cent after pruning, as published.
         bits: published accuracy by weight bits, per cent; None where there is none.
-        sets: structures by layer-name pattern.
+        sets: structures by layer-name pattern; shares are of the unpruned network.
         purify: (few, weak) of `crossloom.methods.purification.Flow.purify`; None where the paper has none.
     """
 
@@ -88,6 +91,23 @@ class Recipe:
             "every": self.every * min(parts[0] / max(self.prune), 1),
         }
         return Recipe(**{**vars(self), **changed})
+
+
+def counted(sets: Sets, layers: Mapping[str, tuple[int, ...]]) -> Sets:
+    """Sets by layer, shares of groups as counts of them in the unpruned network: later points see narrower layers.
+
+    Args:
+        sets: by layer-name pattern.
+        layers: weight shapes (outputs, inputs a group, …) before pruning, by name.
+    """
+    found: Sets = {}
+    for name, given in by_pattern("admm.sets", sets, layers).items():
+        groups = [(spec, constraint(spec)) for spec in given]
+        found[name] = [
+            {**spec, "keep": made.kept(int(made.labels(layers[name]).max()) + 1)} if isinstance(made, Groups) else spec
+            for spec, made in groups
+        ]
+    return found
 
 
 def structured(filters: float | None, columns: float | None) -> list[dict[str, Any]]:
