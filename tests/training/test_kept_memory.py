@@ -40,7 +40,7 @@ def resident() -> int:
 @needs_glibc
 def test_memory_is_not_cleared_again_for_every_step():
     """In a process of its own: what others have freed before might serve."""
-    code = "from tests.training.test_memory import *; print(faults())\nwith kept_memory(): print(faults())"
+    code = "from tests.training.test_kept_memory import *; print(faults())\nwith kept_memory(): print(faults())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     without, within = map(int, found.stdout.split())
     assert without > PAGES * 9 // 10
