@@ -48,7 +48,8 @@ class Plan:
         adapted: accuracy against ε, hardened for that ε, % ({} where the paper has no curve).
         unadapted: accuracy against ε of the network that is not hardened.
         heights: accuracy against (array rows, ε).
-        longer: times `recipe.harden_epochs` that networks for chips with copies in idle rows are hardened (ours).
+        longer: times `recipe.harden_epochs` that networks for chips with copies in idle rows are hardened (ours); None:
+            not made, because few of the layers leave half the rows of an array idle.
     """
 
     row: str
@@ -62,7 +63,7 @@ class Plan:
     adapted: dict[float, float | None]
     unadapted: dict[float, float | None]
     heights: dict[tuple[int, float], float | None]
-    longer: int = 1
+    longer: int | None = None
 
     def within(self, epochs: int) -> Plan:
         """The same in about `epochs` epochs in all: the phases shortened alike."""

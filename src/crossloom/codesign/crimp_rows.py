@@ -45,7 +45,7 @@ class Rows:
         yield from self._structure(found)
         yield from self._noisy("dense", plan.dense, self.study.dense)
         yield from self._noisy("pruned", plan.noisy, self.study.pruned)
-        for noise, value in plan.noisy.items():
+        for noise, value in plan.noisy.items() if plan.longer else ():
             hardened = self.study.pruned(noise, copies=True)
             made = self.study.analog(hardened, noise, copied=True)
             yield self._row(OURS, f"accuracy, pruned, {noise}, copies", "%", value, made)

@@ -133,7 +133,7 @@ class Study:
         recipe = self.plan.recipe
         if noise is None:
             return recipe.hardening(None, dense=dense)
-        epochs = recipe.harden_epochs * (self.plan.longer if copies else 1)
+        epochs = recipe.harden_epochs * ((self.plan.longer or 1) if copies else 1)
         made = replace(recipe, cells=noise.cells(recipe.cells), harden_epochs=epochs)
         return made.hardening(noise.epsilon, dense=dense, copies=copies)
 
