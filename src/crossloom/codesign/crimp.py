@@ -113,5 +113,5 @@ CRIMP = Reproduction(
     rows="accuracy after 8-bit quantisation, crossbars; with training: pruned, hardened, against ε and array height "
     "(--epochs N: in about N epochs, 0: no training)",
     make=make,
-    options=("epochs", "train_images"),
+    options=("epochs", "train_images", "precision"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,6 +75,14 @@ class Plan:
             self,
             recipe=replace(self.recipe, prune_epochs=made[0], harden_epochs=made[1]),
             float_training=self.float_training and self.float_training.updated(epochs=max(round(given * share), 1)),
+        )
+
+    def changed(self, change: Callable[[TrainingConfig], TrainingConfig]) -> Plan:
+        """The same with every training changed by a function."""
+        return replace(
+            self,
+            recipe=replace(self.recipe, training=change(self.recipe.training)),
+            float_training=self.float_training and change(self.float_training),
         )
 
 

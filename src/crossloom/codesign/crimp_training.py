@@ -91,7 +91,8 @@ class Study:
             raise InputError("--epochs", request.epochs, "at least 1 epoch, or 0 for the rows without training")
         if request.weights is not None:
             plan = replace(plan, float_training=None)
-        self.plan = plan if request.epochs is None else plan.within(request.epochs)
+        plan = plan if request.epochs is None else plan.within(request.epochs)
+        self.plan = plan.changed(request.training)
         machine = request.machine
         data = open_data(default_data(request.network), machine.data_dir, machine.download)
         weights = request.weights
