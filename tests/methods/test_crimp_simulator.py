@@ -27,7 +27,7 @@ from crossloom.nn import Linear, QuantiserConfig, WeightQuantiser, woven_layers
 from crossloom.simulate import Conditions, Settings, engine
 from crossloom.simulate.analog_chip import AnalogChip, program_block
 from crossloom.weave import InputTransform, Woven, fields
-from tests.methods.crimp_cases import images, integers, lenet
+from tests.methods.crimp_cases import Residual, images, integers, lenet
 
 PERFECT = {"epsilon": 0.0, "stuck_hrs": 0.0, "stuck_lrs": 0.0}
 
@@ -310,6 +310,44 @@ def test_the_error_is_detached() -> None:
         found[simulated] = (y.detach(), x.grad, last.weight.grad)
     assert not torch.equal(found[False][0], found[True][0])
     assert torch.equal(found[False][1], found[True][1]) and torch.equal(found[False][2], found[True][2])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("case", ["residual", "lenet", "woven", "grouped"])
+def test_one_product_is_the_product_plus_the_detached_error(case, autocast) -> None:
+    """With and without batch norm, in training: outputs on the same draw, and gradients of the plain product."""
+    if case in ("woven", "grouped"):
+        module, x = woven(4 if case == "grouped" else 1, 2, inputs="asymmetric"), images((4, 4, 4))
+    else:
+        x = images((3, 8, 8) if case == "residual" else (1, 10, 10))
+        module = integers(Residual() if case == "residual" else lenet(), x)
+    RuntimeAdaptation(ArrayCells(rows=32, columns=64, epsilon=0.5), evaluation="sampled").prepare(module)
+    module.train()
+    for name, layer in woven_layers(module).items():
+        shape = (2, layer.in_channels, 6, 6) if isinstance(layer, nn.Conv2d) else (2, layer.in_features)
+        source, simulator = layer.__dict__["input_quantiser"], layer.disturbance
+        given_ = source(images(shape[1:], 2)).detach()
+        found = {}
+        for simulated in (False, True):
+            simulator.active = simulated
+            at = given_.clone().requires_grad_(True)
+            layer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                weight, bias = layer.effective()
+                divisor = layer.norm_scale() if layer.norm is not None else None
+                if divisor is not None:
+                    weight, bias = weight / divisor.view(-1, *[1] * (weight.dim() - 1)), layer.bias
+                torch.manual_seed(1)
+                y = layer._product(at, weight, bias, divisor)
+                (y.float() * torch.linspace(-1, 2, y.numel()).view(y.shape)).sum().backward()
+                torch.manual_seed(1)
+                error = simulator.error(layer, given_, divisor)
+            found[simulated] = (y.detach().float(), at.grad, layer.weight.grad)
+        close = {"rtol": 0.02, "atol": 0.02 * float(found[True][0].abs().max())} if autocast else {}
+        assert error.abs().max() > 0, name
+        assert torch.allclose(found[True][0], found[False][0] + error, **(close or {"rtol": 1e-4, "atol": 1e-4})), name
+        for one, other in zip(found[True][1:], found[False][1:], strict=True):
+            assert torch.equal(one, other), name
 
 
 def test_it_is_off_while_the_network_is_not_quantised() -> None:

@@ -8,7 +8,7 @@ with (stuck level − c) in place of c·(e^θ − 1) for a stuck cell, and the s
 are the batch, slices stand in the columns), rounded in place while the chunk is in the cache, summed over blocks and
 bits by one product with their weights. *Sampled* uses Round(m) = m + r: the m add up to one ordinary product with the
 weights' deviation Σ_s 4^s·c_s·(e^θ − 1), and the many r, each nearly uniform on (−½, ½) where the reads spread over
-more than a step, to a normal number of the same variance. That costs one product and not 32.
+more than a step, to a normal number of the same variance. That costs no product, where the formula has 32 besides.
 
 A woven layer's cells hold the core C and its rows are driven with the digits of P x; what the cells deviate by is
 expanded through P like the core itself. Groups lie on arrays as the mapping puts them.
@@ -30,6 +30,7 @@ from crossloom.errors import InputError
 from crossloom.methods.cell_draws import ArrayCells, ChipDraw, Draw, FreshDraw, Normals
 from crossloom.methods.cell_reads import allocated, deviations, read_error, sections, summed_deviation
 from crossloom.methods.protocol import Method
+from crossloom.methods.sampled_reads import SampledError, deviating
 from crossloom.nn import Conv2d, Linear, Quantiser, woven_layers
 from crossloom.nn.layers import Weave
 from crossloom.weave import Field, WeightCode, fields, fitting_copies
@@ -84,6 +85,27 @@ class Driven:
         return x if self.matrix is None else x.to(self.matrix.dtype) @ self.matrix.T
 
 
+@dataclass(frozen=True)
+class Run:
+    """Groups that share arrays, and what these hold.
+
+    Attributes:
+        groups: first and one past the last.
+        core: integers of the weights, a group's on the diagonal, copies beside each other.
+        step: what one is worth in each output, real units.
+        copies: of every row.
+        code: of the weights.
+        place: name, for draws.
+    """
+
+    groups: tuple[int, int]
+    core: Float[Tensor, "outputs rows"]
+    step: Float[Tensor, "outputs 1"]
+    copies: int
+    code: WeightCode
+    place: str
+
+
 class RuntimeSimulator(nn.Module):
     """A layer's disturbance that adds what real cells add to its product.
 
@@ -124,74 +146,92 @@ class RuntimeSimulator(nn.Module):
             self._kept = key, Driven.of(layer, source)
         return self._kept[1]
 
+    def product(
+        self, layer: Conv2d | Linear, x: Tensor, weight: Tensor, bias: Tensor | None, divisor: Tensor | None
+    ) -> Tensor:
+        """The product with the arrays' error; without it while the layer is not quantised or the simulator is off."""
+        source = cast(Quantiser | None, layer.__dict__.get("input_quantiser"))
+        plain = source is None or source.observing or not source.enabled or not layer.weight_quantiser.enabled
+        if plain or not self.active:
+            return layer._apply_layer(x, weight, bias)
+        if self.reads[self.training] == "sampled":
+            with torch.no_grad():
+                runs, driven = self._runs(layer, divisor)
+                if driven.groups > 1:  # a group's cells are driven by its neighbours' inputs too
+                    added = self._sum(layer, x, runs, driven)
+                else:
+                    error = self._sampled(layer, driven, runs[0])
+            if driven.groups == 1:
+                return deviating(layer, x, weight, bias, error, self.normals)
+            return layer._apply_layer(x, weight, bias) + added
+        y = layer._apply_layer(x, weight, bias)
+        return y + self.error(layer, x, divisor).to(y.dtype)
+
     @torch.no_grad()
-    def error(self, layer: Conv2d | Linear, x: Tensor) -> Tensor:
+    def error(self, layer: Conv2d | Linear, x: Tensor, divisor: Tensor | None = None) -> Tensor:
         """What the arrays add to the layer's product, in real units, in the shape of the layer's output.
 
         Args:
             layer: whose effective weight was computed last with this simulator in it.
             x: its input, on the grid of its input quantiser.
+            divisor: of every output, that the error is divided by; None: 1.
         """
+        runs, driven = self._runs(layer, divisor)
+        if self.reads[self.training] == "sampled":
+            return self._sum(layer, x, runs, driven)
+        format = cast(Quantiser, layer.__dict__["input_quantiser"]).format
+        vectors, back = unfolded(layer, torch.round(x.float() / format.scale))
+        rows, found = driven.rows(vectors + format.zero_point), []
+        for run in runs:
+            cells = deviations(run.core.to(self.dtype), run.code, self.cells, self.draw, run.place)
+            with torch.autocast(x.device.type, enabled=False):
+                held = rows[:, slice(*run.groups)].flatten(1).repeat(1, run.copies)
+                gains = [s.gain for s in run.code.slices]
+                read = read_error(held, cells, gains, driven.digits, self.cells.rows)
+            found.append(read * (run.step.reshape(-1) * (format.scale / run.copies)).to(read.dtype))
+        return back(torch.cat(found, 1)).to(x.dtype)
+
+    def _runs(self, layer: Conv2d | Linear, divisor: Tensor | None) -> tuple[list[Run], Driven]:
+        """What the layer's arrays hold, and what their rows are driven with."""
         assert self._core is not None, "the layer's effective weight comes first"
         source, quantiser = cast(Quantiser, layer.__dict__["input_quantiser"]), layer.weight_quantiser
         step, zero = quantiser.step(layer.folded()[0])
-        format, driven = source.format, self._driven(layer, source)
+        driven = self._driven(layer, source)
         code = self.cells.code(quantiser.bits, None if quantiser.config.symmetric else int(zero))
         weights = torch.round(self._core / step).flatten(1).unflatten(0, (driven.groups, -1))
-        steps = step.reshape(-1, 1).expand(weights[..., 0].numel(), 1)
         groups, outputs, height = weights.shape
-        runs = sections(groups, outputs, height, code, self.cells)
+        steps = step.reshape(-1, 1).expand(groups * outputs, 1)
+        steps = steps if divisor is None else steps / divisor.detach().reshape(-1, 1)
         copies = fitting_copies(height, self.cells.rows) if self.copies and groups == 1 else 1
-        cores = [torch.block_diag(*weights[slice(*run)]).repeat(1, copies) for run in runs]
-        steps_of = [steps[a * outputs : b * outputs] for a, b in runs]
-        places = [self.place if len(runs) == 1 else f"{self.place}[{a}]" for a, _ in runs]
-        if self.reads[self.training] == "sampled":
-            parts = zip(runs, cores, steps_of, places, strict=True)
-            sampled = [self._sampled(layer, x, code, driven, copies, *part) for part in parts]
-            return torch.cat(sampled, 1) if isinstance(layer, Conv2d) else sampled[0]
-        vectors, back = unfolded(layer, torch.round(x.float() / format.scale))
-        rows = driven.rows(vectors + format.zero_point)
-        added = []
-        for (a, b), core, place in zip(runs, cores, places, strict=True):
-            found = deviations(core.to(self.dtype), code, self.cells, self.draw, place)
-            with torch.autocast(x.device.type, enabled=False):
-                gains = [s.gain for s in code.slices]
-                held = rows[:, a:b].flatten(1).repeat(1, copies)
-                added.append(read_error(held, found, gains, driven.digits, self.cells.rows))
-        total = (torch.cat(added, 1) if len(added) > 1 else added[0]) / copies
-        return back(total * (steps.reshape(-1) * format.scale).to(total.dtype)).to(self._core.dtype)
+        shared = sections(groups, outputs, height, code, self.cells)
+        return [
+            Run(
+                (a, b), torch.block_diag(*weights[a:b]).repeat(1, copies), steps[a * outputs : b * outputs], copies,
+                code, self.place if len(shared) == 1 else f"{self.place}[{a}]",
+            )
+            for a, b in shared
+        ], driven  # fmt: skip
 
-    def _sampled(
-        self, layer: Conv2d | Linear, x: Tensor, code: WeightCode, driven: Driven, copies: int, run: tuple[int, int],
-        core: Float[Tensor, "outputs rows"], step: Float[Tensor, "outputs 1"], place: str,
-    ) -> Tensor:  # fmt: skip
-        """The sampled error of the groups of one run."""
+    def _sum(self, layer: Conv2d | Linear, x: Tensor, runs: list[Run], driven: Driven) -> Tensor:
+        """The sampled errors of all runs, one output after another."""
+        added = [self._sampled(layer, driven, run).error(layer, x, run.groups, self.normals) for run in runs]
+        return torch.cat(added, 1) if isinstance(layer, Conv2d) else added[0]
+
+    def _sampled(self, layer: Conv2d | Linear, driven: Driven, run: Run) -> SampledError:
+        """The error of one run of groups, drawn but for its rounding."""
         format = cast(Quantiser, layer.__dict__["input_quantiser"]).format
-        held = summed_deviation(core, code, self.cells, self.draw, place)
-        found = held.unflatten(0, (copies, -1)).mean(0).T * step
+        held = summed_deviation(run.core, run.code, self.cells, self.draw, run.place)
+        found = held.unflatten(0, (run.copies, -1)).mean(0).T * run.step
         if layer.weave is not None:
-            groups = found.reshape(len(found) * (run[1] - run[0]), -1)
+            groups = found.reshape(len(found) * (run.groups[1] - run.groups[0]), -1)
             found = cast(Weave, layer.weave).expand(groups).reshape(len(found), -1)
         shift = found.sum(1) * (format.zero_point * format.scale) if format.zero_point else None
-        if isinstance(layer, Conv2d):
-            width = layer.in_channels // layer.groups
-            part = x[:, run[0] * width : run[1] * width] if layer.groups > 1 else x
-            kernels = found.view(len(found), -1, *layer.kernel_size)
-            added = F.conv2d(part, kernels, shift, layer.stride, layer.padding, layer.dilation)
-        else:
-            added = F.linear(x, found, shift)
-        down = allocated(core, code, self.cells).sum(0)  # arrays that every output sums over
-        per_output = down.repeat_interleave(self.cells.columns // code.columns)[: len(core)]
-        variance = sum(s.gain**2 for s in code.slices) * sum(f.weight**2 for f in driven.digits) / 12
-        deviation = (per_output * variance).sqrt() * step.reshape(-1) * (format.scale / copies)
-        shape = (1, -1) + (1,) * (added.dim() - 2) if isinstance(layer, Conv2d) else (-1,)
-        return added + self.normals(added) * deviation.view(shape).to(added.dtype)
-
-    def disturb(self, layer: Any, x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
-        """The product with the arrays' error; y itself while the layer is not quantised or the simulator is off."""
-        source = cast(Quantiser | None, layer.__dict__.get("input_quantiser"))
-        plain = source is None or source.observing or not source.enabled or not layer.weight_quantiser.enabled
-        return y if plain or not self.active else y + self.error(layer, x).to(y.dtype)
+        down = allocated(run.core, run.code, self.cells).sum(0)  # arrays that every output sums over
+        per_output = down.repeat_interleave(self.cells.columns // run.code.columns)[: len(found)]
+        variance = sum(s.gain**2 for s in run.code.slices) * sum(f.weight**2 for f in driven.digits) / 12
+        deviation = (per_output * variance).sqrt() * run.step.reshape(-1) * (format.scale / run.copies)
+        kernel = layer.kernel_size if isinstance(layer, Conv2d) else ()
+        return SampledError(found.reshape(len(found), -1, *kernel), shift, deviation)
 
     def extra_repr(self) -> str:
         """The code, ε and how training reads."""

@@ -43,10 +43,19 @@ class Reads(Protocol):
     An implementation is an `nn.Module` that leaves the weight as it is; the runtime simulator is the model.
     """
 
-    def disturb(
-        self, layer: WovenMixin, x: Float[Tensor, "B ..."], weight: Float[Tensor, "outputs ..."], y: Tensor
-    ) -> Tensor:
-        """y, the product of the layer's input x and effective weight, as the arrays return it."""
+    def product(
+        self, layer: WovenMixin, x: Float[Tensor, "B ..."], weight: Float[Tensor, "outputs ..."], bias: Tensor | None,
+        divisor: Float[Tensor, " outputs"] | None,
+    ) -> Tensor:  # fmt: skip
+        """The product of the layer's input x and effective weight, plus bias, as the arrays return it.
+
+        Args:
+            layer: whose effective weight was computed last with this disturbance in it.
+            x: its input.
+            weight: its effective weight over the divisor.
+            bias: added to the product, or None.
+            divisor: of every output, that what the arrays add is divided by as well; None: 1.
+        """
         ...
 
 
@@ -125,10 +134,11 @@ class WovenMixin(nn.Module):
             quantised = self.disturbance(quantised)
         return self.expand(quantised), bias
 
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's product, with what a disturbance that knows the input (`Reads`) adds to it."""
-        y = self._apply_layer(x, weight, bias)
-        return self.disturbance.disturb(self, x, weight, y) if isinstance(self.disturbance, Reads) else y
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, divisor: Tensor | None = None) -> Tensor:
+        """The layer's product, as a disturbance that knows the input (`Reads`) returns it."""
+        if isinstance(self.disturbance, Reads):
+            return self.disturbance.product(self, x, weight, bias, divisor)
+        return self._apply_layer(x, weight, bias)
 
     def _quantise_bias(self, bias: Tensor | None, grid: tuple[Tensor, Tensor] | None) -> Tensor | None:
         """The bias on the accumulator's grid s_x·s_w, as the program holds it; `grid` is that of the weights."""
@@ -146,22 +156,16 @@ class WovenMixin(nn.Module):
 
         While training with a batch norm, the convolution runs with the folded, quantised weight; it is divided by
         the folded scale again and normalised with the batch's own statistics (Krishnamoorthi, arXiv 1806.08342,
-        section 3.2.2): one convolution, and evaluation equals the folded integer layer. The weight is divided, which
-        is small, and not the product, unless arrays that are simulated must hold the weight's integers.
+        section 3.2.2): one convolution, and evaluation equals the folded integer layer. It is the weight that is
+        divided, which is small, and not the product.
         """
         weight, bias = self.__dict__.get("held") or self.effective()
         if self.norm is None or not self.norm.training:
             return self._product(x, weight, bias)
         scale = self.norm_scale()
         assert scale is not None
-        own = cast(Tensor | None, self.bias)
-        if isinstance(self.disturbance, Reads):
-            y = self._product(x, weight, None)
-            shape = (1, -1) + (1,) * (y.dim() - 2)
-            y = y / scale.view(shape)
-            y = y if own is None else y + own.view(shape)
-        else:
-            y = self._apply_layer(x, weight / scale.view(-1, *[1] * (weight.dim() - 1)), own)
+        divided = weight / scale.view(-1, *[1] * (weight.dim() - 1))
+        y = self._product(x, divided, cast(Tensor | None, self.bias), scale)
         normalised: Tensor = self.norm(y)
         return normalised
 
