@@ -1,4 +1,5 @@
-"""What three shortcuts save of a training step on a CPU: `pytest benchmarks/test_cpu_training.py --benchmark-only -s`.
+"""What three shortcuts save of a training step on a CPU: `pytest benchmarks/test_cpu_training.py --benchmark-only -s`;
+and what bfloat16 saves, which is a loss where the CPU has no AMX.
 
 Whole steps (forward, backward, update), the same step with and without the shortcut in turns, the best of each: the
 quantisers' one pass over memory in place of torch's operations, small maps convolved as matrix products, memory kept
@@ -33,7 +34,7 @@ def many_passes() -> Iterator[None]:
         yield
 
 
-def step_of(network: str, batch: int, quantised: bool) -> Callable[[], None]:
+def step_of(network: str, batch: int, quantised: bool, bfloat16: bool = True) -> Callable[[], None]:
     """A training step."""
     torch.manual_seed(0)
     x, y = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
@@ -47,7 +48,7 @@ def step_of(network: str, batch: int, quantised: bool) -> Callable[[], None]:
 
     def step() -> None:
         optimiser.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             loss = F.cross_entropy(module(images).float(), y)
         loss.backward()
         optimiser.step()
@@ -96,3 +97,24 @@ def test_small_maps(benchmark: Any, network: str) -> None:
 @pytest.mark.parametrize("network", ["lenet5", "resnet56", "resnet18-cifar", "vgg16", "alexnet"])
 def test_kept_memory(benchmark: Any, network: str) -> None:
     compared(benchmark, step_of(network, 128, True), nullcontext, kept_memory, warm=4)
+
+
+@pytest.mark.parametrize("network", ["resnet20", "resnet56", "resnet18-cifar", "vgg16"])
+def test_bfloat16(benchmark: Any, network: str) -> None:
+    """float32 is "without"."""
+    steps = [step_of(network, 128, False, bfloat16) for bfloat16 in (False, True)]
+    now = [0]
+
+    @contextmanager
+    def in_float32() -> Iterator[None]:
+        now[0] = 0
+        yield
+
+    @contextmanager
+    def in_bfloat16() -> Iterator[None]:
+        now[0] = 1
+        with SmallMaps():
+            yield
+
+    with kept_memory():
+        compared(benchmark, lambda: steps[now[0]](), in_float32, in_bfloat16)
