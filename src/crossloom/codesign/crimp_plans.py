@@ -122,7 +122,7 @@ PLANS: dict[str, Plan] = {
         recipe=CrimpRecipe(FINE, prune_epochs=80, harden_epochs=20, keep_kernels=0.5, keep_arrays=665, **CODE),
         float_training=CIFAR.updated(epochs=160), normalisation=None, sparsity=88.25, pruned=93.71,
         noisy={Noise(0.1): 91.09, Noise(0.1, False): 93.20, Noise(0.5, False): 90.31}, dense={}, adapted={},
-        unadapted={}, heights={},
+        unadapted={0.1: None}, heights={},
     ),
     "resnet56": Plan(
         row="ResNet-56, CIFAR-10",
@@ -132,7 +132,7 @@ PLANS: dict[str, Plan] = {
         ),
         float_training=None, normalisation=None, sparsity=51.36, pruned=93.18,
         noisy={Noise(0.1): 92.08, Noise(0.1, False): 93.18, Noise(0.5, False): 91.88}, dense={}, adapted={},
-        unadapted={}, heights={},
+        unadapted={0.1: None}, heights={},
     ),
 }  # fmt: skip
 """The trainings. LeNet-5's epochs are what reaches the paper's rows in minutes of CPU time (the paper: 200); VGG-16 and
