@@ -42,7 +42,8 @@ def reproduce(
             "--precision",
             metavar="32|bf16-mixed",
             rich_help_panel=o.RUN_PANEL,
-            help="Of training; default the recipe's. bf16-mixed is several times faster where the CPU has AMX.",
+            help="Of training; default the recipe's. bf16-mixed is several times faster where the CPU has AMX, and "
+            "slower than 32 where it has none.",
         ),
     ] = None,
     data_dir: o.DataDir = None,
@@ -67,7 +68,6 @@ def reproduce(
     crossloom reproduce aat --network vgg8 --budget 1h --limit 100[/dim]
     """
     from crossloom.cli.screen import Screen
-    from crossloom.codesign.machine import slow_in_bfloat16
     from crossloom.codesign.pace import epochs_within
     from crossloom.codesign.plugins import default_data
     from crossloom.codesign.reproduce import Request, reproductions
@@ -98,9 +98,6 @@ def reproduce(
     with Screen(quiet) as screen:
         if budget is not None:
             screen.note(f"{budget} on this machine: {epochs} epochs of float training")
-        trains = "precision" in reproductions()[paper].options and epochs != 0 and precision is None
-        if trains and slow_in_bfloat16(place):
-            screen.note("this CPU has no AMX: --precision 32 trains faster here than the recipe's bf16-mixed")
         request = Request(
             network, weights, limit, data, epochs, train_images, cast(Any, precision), place, fresh=fresh,
             progress=screen,

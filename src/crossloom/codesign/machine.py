@@ -28,16 +28,6 @@ def placed(training: TrainingConfig, machine: Machine) -> TrainingConfig:
     return training.updated(accelerator=accelerator, threads=machine.threads or training.threads)
 
 
-def slow_in_bfloat16(machine: Machine) -> bool:
-    """Whether training would run on a CPU that has no units for products in bfloat16 (AMX): float32 is faster there.
-
-    False where this torch (before 2.14) does not tell.
-    """
-    tell = getattr(torch.cpu, "get_capabilities", None)
-    on_cpu = machine.device == "cpu" or (machine.device == "auto" and not torch.cuda.is_available())
-    return on_cpu and tell is not None and not tell().get("amx_bf16", False)
-
-
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """Torch and Numba with `count` CPU threads inside, as before outside; None changes nothing."""
