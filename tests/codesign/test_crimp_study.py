@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from crossloom.codesign import crimp_training, phases
-from crossloom.codesign.crimp_plans import PLANS
+from crossloom.codesign.crimp_plans import PLANS, Noise
 from crossloom.codesign.crimp_rows import CURVE, FIGURE, HEIGHT, NOISY, OURS, PRUNED, Rows
-from crossloom.codesign.crimp_training import Study
+from crossloom.codesign.crimp_training import Measured, Study
 from crossloom.codesign.reproduce import Request
 from crossloom.errors import InputError
 from crossloom.training import DataSet, Normalisation
@@ -75,3 +77,32 @@ def test_own_float_weights_take_the_place_of_the_float_training(tmp_path, monkey
     assert study.course.weights == weights and study.course.float_training is None
     assert (study.plan.recipe.prune_epochs, study.plan.recipe.harden_epochs) == (4, 1), "80 : 80 : 20 of ten"
     assert study.data.normalisation == some_digits().normalisation, "the data set's own, as in training"
+
+
+def test_every_training_is_in_the_arithmetic_that_is_asked_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(crimp_training, "open_data", some_digits)
+    for precision in ("32", "bf16-mixed"):
+        plan = Study(Request("vgg16", precision=precision, runs=tmp_path)).plan
+        assert plan.float_training is not None
+        trainings = [plan.float_training, *(p.training for p in plan.recipe.phases(0.1))]
+        assert [t.precision for t in trainings if t is not None] == [precision] * 4
+
+
+def test_copies_are_rows_only_of_plans_that_have_them(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(crimp_training, "open_data", some_digits)
+    monkeypatch.setattr(crimp_training, "CHIPS", 2)
+    asked: list[bool] = []
+    for longer in (None, 2):
+        plan = replace(
+            PLANS["lenet5-caffe"], longer=longer, noisy={Noise(0.1): 98.6}, dense={}, adapted={}, unadapted={},
+            heights={},
+        )  # fmt: skip
+        study = Study(Request("lenet5-caffe", epochs=4, limit=6, runs=tmp_path), plan)
+        done = Measured(0.0, 0.0, 6, 1, "")
+        monkeypatch.setattr(study, "pruned", lambda noise, copies=False: asked.append(copies))
+        for name in ("integer", "analog", "helped"):
+            monkeypatch.setattr(study, name, lambda *_, done=done, **__: done)
+        monkeypatch.setattr(study, "float_accuracy", lambda done=done: done)
+        rows = Rows(study, "command", "cpu")
+        monkeypatch.setattr(rows, "_structure", lambda found: iter(()))
+        assert (OURS in [row.table for row in rows.all()]) == any(asked) == (longer is not None)

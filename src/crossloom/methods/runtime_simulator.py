@@ -149,21 +149,21 @@ class RuntimeSimulator(nn.Module):
     def product(
         self, layer: Conv2d | Linear, x: Tensor, weight: Tensor, bias: Tensor | None, divisor: Tensor | None
     ) -> Tensor:
-        """The product with the arrays' error; without it while the layer is not quantised or the simulator is off."""
+        """The product with the arrays' error; without it while the layer is not quantised or the simulator is off.
+
+        See `crossloom.nn.layers.Reads.product`.
+        """
         source = cast(Quantiser | None, layer.__dict__.get("input_quantiser"))
-        plain = source is None or source.observing or not source.enabled or not layer.weight_quantiser.enabled
-        if plain or not self.active:
+        if source is None or source.observing or not source.enabled:
             return layer._apply_layer(x, weight, bias)
-        if self.reads[self.training] == "sampled":
+        if not layer.weight_quantiser.enabled or not self.active:
+            return layer._apply_layer(x, weight, bias)
+        if self.reads[self.training] == "sampled" and self._driven(layer, source).groups == 1:
             with torch.no_grad():
-                runs, driven = self._runs(layer, divisor)
-                if driven.groups > 1:  # a group's cells are driven by its neighbours' inputs too
-                    added = self._sum(layer, x, runs, driven)
-                else:
-                    error = self._sampled(layer, driven, runs[0])
-            if driven.groups == 1:
-                return deviating(layer, x, weight, bias, error, self.normals)
-            return layer._apply_layer(x, weight, bias) + added
+                (run,), driven = self._runs(layer, divisor)
+                error = self._sampled(layer, driven, run)
+            return deviating(layer, x, weight, bias, error, self.normals)
+        # With groups no weight holds a sampled error: cells are driven by the neighbours' inputs too, in shared arrays.
         y = layer._apply_layer(x, weight, bias)
         return y + self.error(layer, x, divisor).to(y.dtype)
 
@@ -192,7 +192,7 @@ class RuntimeSimulator(nn.Module):
         return back(torch.cat(found, 1)).to(x.dtype)
 
     def _runs(self, layer: Conv2d | Linear, divisor: Tensor | None) -> tuple[list[Run], Driven]:
-        """What the layer's arrays hold, and what their rows are driven with."""
+        """What the layer's arrays hold, steps over the divisor, and what their rows are driven with."""
         assert self._core is not None, "the layer's effective weight comes first"
         source, quantiser = cast(Quantiser, layer.__dict__["input_quantiser"]), layer.weight_quantiser
         step, zero = quantiser.step(layer.folded()[0])

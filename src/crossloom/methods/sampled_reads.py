@@ -23,7 +23,7 @@ class SampledError:
     Attributes:
         kernels: what the effective weights deviate by, in the shape of the layer's weight.
         shift: what every output gets besides where inputs have a zero point, or None.
-        deviation: standard deviation of the rounding of all reads of an output.
+        deviation: standard deviation of the rounding of all reads of an output; one has the variance 1/12.
     """
 
     kernels: Float[Tensor, "outputs inputs ..."]
@@ -31,12 +31,22 @@ class SampledError:
     deviation: Float[Tensor, " outputs"]
 
     def rounded(self, y: Tensor, normals: Normals) -> Tensor:
-        """y with the rounding."""
-        worth = self.deviation.view(1, -1, *[1] * (y.dim() - 2)) if y.dim() == 4 else self.deviation
+        """y, (B, outputs, H, W) or (…, outputs), with the rounding."""
+        worth = self.deviation.view(-1, 1, 1) if y.dim() == 4 else self.deviation
         return torch.addcmul(y, normals(y), worth.to(y.dtype))
 
     def error(self, layer: Conv2d | Linear, x: Tensor, groups: tuple[int, int], normals: Normals) -> Tensor:
-        """The error that the layer's input x gives."""
+        """The error that an input gives, in real units.
+
+        Args:
+            layer: whose arrays they are.
+            x: its whole input, (B, C, H, W) or (…, inputs), real units.
+            groups: first and one past the last of the run's.
+            normals: where the rounding comes from.
+
+        Returns:
+            (B, outputs of the run, H', W') or (…, outputs).
+        """
         if isinstance(layer, Linear):
             return self.rounded(F.linear(x, self.kernels, self.shift), normals)
         width = layer.in_channels // layer.groups
@@ -52,6 +62,14 @@ def deviating(
 
     What autograd keeps of the deviating weight for the backward pass is the tensor itself; the weight as it should be
     is written back into it behind the forward pass.
+
+    Args:
+        layer: without groups.
+        x: its input, (B, C, H, W) or (…, inputs), real units.
+        weight: its effective weight, (outputs, inputs, …), real units.
+        bias: (outputs,), or None.
+        error: of its one run, from the same weight.
+        normals: where the rounding comes from.
     """
     held = weight + error.kernels
     if torch.is_autocast_enabled(x.device.type):  # the product's own cast would be another tensor
