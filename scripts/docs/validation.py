@@ -9,9 +9,7 @@ from crossloom.hardware import Chip, load, names
 HELD_OUT = "no part of the fit"
 """What a hardware file says, in its condition, of a published figure that no factor was fitted to."""
 
-SAME_TABLE = {
-    "isaac", "crimp-isaac-fp", "rram-binary", "sot-mram", "sot-mram-and", "stt-mram", "sram-cim"
-}
+SAME_TABLE = {"isaac", "crimp-isaac-fp", "rram-binary", "sot-mram", "sot-mram-and", "stt-mram", "sram-cim"}
 """Chips whose component figures are the published table's own."""
 
 HEAD = """# How far to trust it

@@ -109,6 +109,17 @@ def test_train_from_a_configuration_file_gives_the_same_run(call, demo, tmp_path
     assert "--epochs" in both.err
 
 
+def test_training_goes_on_from_weights(call, demo, tmp_path) -> None:
+    weights = demo[1] / "float" / "weights.safetensors"
+    few = ("-d", "digits", "--epochs", 1, "--finetune", 0, "--limit", 300, "--limit", "crossbar=1", "--json", "-q")
+    on = call("train", "-n", "lenet5", "-w", weights, *few, "--run-dir", tmp_path / "on")
+    afresh = call("train", "-n", "lenet5", *few, "--run-dir", tmp_path / "afresh")
+    assert on.code == afresh.code == 0
+    assert on.json["accuracy"]["float"] > 0.95 > afresh.json["accuracy"]["float"]
+    before, after = load_file(weights), load_file(tmp_path / "on" / "float" / "weights.safetensors")
+    assert any(not before[name].equal(after[name]) for name in before)
+
+
 def test_compile_trained_weights(call, demo, tmp_path) -> None:
     record, folder = demo
     weights = folder / "float" / "weights.safetensors"

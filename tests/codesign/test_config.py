@@ -82,6 +82,18 @@ def test_weights_replace_training(tmp_path) -> None:
     assert tuned.finetuning.epochs == 2
 
 
+def test_weights_are_trained_on_where_epochs_are_given(tmp_path) -> None:
+    save_weights(build_network("lenet5", 10, (1, 32, 32)), tmp_path / "w.safetensors")
+    config = configure("lenet5", "digits", weights=tmp_path / "w.safetensors", epochs=8)
+    assert config.training is not None
+    assert config.training.epochs == 8
+    assert config.finetuning is not None
+    assert config.finetuning.epochs == 2
+    scratch = configure("lenet5", "digits", epochs=8)
+    assert config.training == scratch.training
+    assert config.hash != scratch.hash
+
+
 def test_a_changed_chip_is_refused(tmp_path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("extends: crimp-isaac\n", encoding="utf-8")

@@ -68,9 +68,7 @@ class Programmed:
         return torch.zeros_like(b), b
 
 
-def disagreements(
-    module: fx.GraphModule, cells: ArrayCells, x: torch.Tensor, copies: bool = False
-) -> dict[str, int]:
+def disagreements(module: fx.GraphModule, cells: ArrayCells, x: torch.Tensor, copies: bool = False) -> dict[str, int]:
     """By layer, how many accumulators of the simulator are not those of the analog engine on the same draw."""
     program = lower(module)
     mapping = map_program(program, crimp_chip(cells))

@@ -35,8 +35,10 @@ def test_the_product_is_the_convolution_and_so_are_its_gradients(
     with torch.autocast("cpu", torch.bfloat16):
         if not small_maps.suits(tensors[0], tensors[1], given_bias, 1, padding):
             size = [n + 2 * p - k + 1 for n, p, k in zip((height, width), padding, kernel, strict=True)]
-            assert min(size) < 1 or size[0] * size[1] > small_maps.LARGEST or any(
-                p >= k for p, k in zip(padding, kernel, strict=True)
+            assert (
+                min(size) < 1
+                or size[0] * size[1] > small_maps.LARGEST
+                or any(p >= k for p, k in zip(padding, kernel, strict=True))
             )
             return
         with SmallMaps():

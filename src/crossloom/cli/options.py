@@ -123,12 +123,18 @@ Epochs = Annotated[
     int | None,
     typer.Option("--epochs", metavar="N", rich_help_panel=RUN_PANEL, help="Of float training; default the recipe's."),
 ]
+EpochsFrom = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs", metavar="N", rich_help_panel=RUN_PANEL,
+        help="Of float training; default the recipe's. With --weights default none; N trains on from them.",
+    ),
+]  # fmt: skip
 Finetune = Annotated[
     int | None,
     typer.Option(
         "--finetune", metavar="N", rich_help_panel=RUN_PANEL,
-        help="Epochs of quantisation-aware fine-tuning, 0 for none; default a quarter of the float epochs, and none "
-        "with --weights.",
+        help="Epochs of quantisation-aware fine-tuning, 0 for none; default a quarter of the float epochs.",
     ),
 ]  # fmt: skip
 Limit = Annotated[

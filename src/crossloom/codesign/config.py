@@ -147,7 +147,7 @@ class RunConfig(Section):
     """Bits, ranges and scales of weights and activations."""
 
     training: TrainingConfig | None
-    """Float training; none with trained weights."""
+    """Float training, from the network's trained weights if it has some; none: they are taken as they are."""
 
     finetuning: TrainingConfig | None
     """Quantisation-aware training after calibration; none: post-training quantisation. With a recipe: the reference
@@ -169,8 +169,6 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         if self.training is None and self.network.weights is None:
             raise ValueError("network.weights: a run without training needs trained weights")
-        if self.training is not None and self.network.weights is not None:
-            raise ValueError("training: must be null where network.weights names trained weights")
         if self.recipe is not None and self.finetuning is None:
             raise ValueError("finetuning: a recipe needs the training that its steps start from")
         for name, phase in (("training", self.training), ("finetuning", self.finetuning)):

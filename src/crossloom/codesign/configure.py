@@ -68,12 +68,12 @@ def configure(
         data: name of the data set; default the network's usual one.
         hardware: preset or hardware file; default the recipe's, else `DEFAULT_HARDWARE`.
         overrides: hardware fields to change, `array.b_adc=6`.
-        weights: trained weights; there is no float training then.
+        weights: trained weights; there is no float training then unless `epochs` or `training` asks for it.
         normalisation: of the input; default that of the weights if they are known ones, else the data set's own.
         seed: of everything random.
-        epochs: of float training, in place of the recipe's.
-        finetune_epochs: of quantisation-aware fine-tuning, 0 for none; default a quarter of the float epochs, and
-            none with trained weights. With a recipe: of all its steps together; default as it says.
+        epochs: of float training, in place of the recipe's; with `weights` it goes on from them.
+        finetune_epochs: of quantisation-aware fine-tuning, 0 for none; default a quarter of the float epochs,
+            none without float training. With a recipe: of all its steps together; default as it says.
         train_images: training images used; default all.
         rungs: to measure.
         images: test images per rung; default all.
@@ -108,6 +108,7 @@ def configure(
     if epochs is not None:
         base = base.updated(epochs=epochs)
     file = None
+    trains = weights is None or epochs is not None or training is not None
     finetuning = fine_tuning_after(base)
     if weights is not None:
         file = WeightsFile(path=str(weights), sha256=file_sha256(weights))
@@ -118,14 +119,14 @@ def configure(
     if recipe is not None:
         recipe = recipe if finetune_epochs is None else recipe.within(finetune_epochs)
         finetuning, finetune_epochs = base, base.epochs
-    wanted = finetune_epochs if finetune_epochs is not None else 0 if file else finetuning.epochs
+    wanted = finetune_epochs if finetune_epochs is not None else finetuning.epochs if trains else 0
     return RunConfig.from_plain(
         {
             "network": NetworkChoice(name=network, weights=file),
             "data": {"name": data, "normalisation": normalisation, "train_images": train_images},
             "hardware": HardwareChoice(name=os.fspath(hardware), overrides=tuple(overrides), hash=chip.hash),
             "quantisation": quantisation or quantisation_for(chip),
-            "training": None if file else base,
+            "training": base if trains else None,
             "finetuning": finetuning.updated(epochs=wanted) if wanted else None,
             "seed": seed,
             "evaluation": {"rungs": rungs, "images": dict(images or {}), **measured},

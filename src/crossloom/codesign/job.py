@@ -74,20 +74,21 @@ class Job:
 
     @cached_property
     def untrained(self) -> nn.Module:
-        """The network with its initial weights."""
-        data = self.data
-        return build_network(self.config.network.name, len(data.classes), data.image_shape, self.config.seed)
+        """The network as float training finds it: with the weights that are given, or initial ones."""
+        data, file = self.data, self.config.network.weights
+        network = build_network(self.config.network.name, len(data.classes), data.image_shape, self.config.seed)
+        if file is not None:
+            if file_sha256(file.path) != file.sha256:
+                raise InputError("network.weights", file.path, f"the file with SHA-256 {file.sha256[:12]}…")
+            load_weights(network, file.path)
+        return network
 
     @cached_property
     def network(self) -> nn.Module:
         """The float network with its trained weights."""
-        network, file = self.untrained, self.config.network.weights
-        if file is None:
+        network = self.untrained
+        if self.config.training is not None:
             load_weights(network, self.path / "float" / "weights.safetensors")
-        else:
-            if file_sha256(file.path) != file.sha256:
-                raise InputError("network.weights", file.path, f"the file with SHA-256 {file.sha256[:12]}…")
-            load_weights(network, file.path)
         return network.eval()
 
     def check_inputs(self) -> None:
@@ -97,7 +98,7 @@ class Job:
             InputError: they cannot be used.
         """
         if self.config.network.weights is not None:
-            self.network  # noqa: B018 -- loads and checks
+            self.untrained  # noqa: B018 -- loads and checks
         self.data.fingerprint()
         if self.config.recipe is not None:
             self.weaving.rehearse()

@@ -47,9 +47,7 @@ def flat(x: Tensor, rows: int = 1) -> Tensor:
     return x.permute(outermost_first(x)).reshape(rows, -1)
 
 
-def quantised(
-    x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int, flags: bool
-) -> tuple[Tensor, Tensor | None]:
+def quantised(x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int, flags: bool) -> tuple[Tensor, Tensor | None]:
     """(clip(⌊x/s + ½⌋ + z, low, high) − z)·s, and where the clip left the code alone, in the layout of x.
 
     Args:
