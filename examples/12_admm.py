@@ -33,6 +33,14 @@ class Mine(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=2e-3)
 
 
+def trainer(admm: ADMM, epochs: int) -> pl.Trainer:
+    """Any trainer, with ADMM's callback."""
+    return pl.Trainer(
+        max_epochs=epochs, callbacks=list(admm.callbacks()), logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+
+
 def main() -> None:
     torch.manual_seed(0)
     training, test = first.digits()
@@ -43,11 +51,7 @@ def main() -> None:
     crossloom.calibrate(module, training, limit=4)
 
     admm = ADMM({"*": [Columns(keep=0.3), FixedPoint(bits=5)]}, rho={"start": 0.05, "factor": 2.0})  # 1
-    trainer = pl.Trainer(
-        max_epochs=8, callbacks=list(admm.callbacks()), logger=False, enable_checkpointing=False,  # 2
-        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
-    )  # fmt: skip
-    trainer.fit(Mine(module), training)
+    trainer(admm, epochs=8).fit(Mine(module.train()), training)  # 2
     figures = admm.finish(module)  # 3
 
     for target in admm.targets:

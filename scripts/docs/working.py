@@ -5,7 +5,7 @@ import torch
 
 from crossloom.errors import InputError
 from crossloom.hardware import Chip, load
-from crossloom.mapping.blocks import LayerMapping, cut
+from crossloom.mapping import LayerMapping, cut
 from crossloom.simulate import Adc, Calibration, Settings, engine, engines
 from crossloom.simulate.analog_chip import AnalogChip
 from crossloom.weave import Format, InputTransform, OutputTransform, Rescale, WovenLayer
@@ -15,6 +15,7 @@ ENCODINGS = (
     ("offset", True),
     ("differential", False),
     ("twos_complement", False),
+    ("polarised", False),
     ("binary", False),
 )
 CONVERTERS = (
@@ -40,12 +41,14 @@ matrix says what can be combined, not what variation or wires do to a result.
 """
 
 
-def _layer(bits: int) -> WovenLayer:
-    """40 inputs, 6 outputs."""
+def _layer(bits: int, one_sign: bool) -> WovenLayer:
+    """40 inputs, 6 outputs; all weights of an output of one sign if that is asked for."""
     rng = np.random.default_rng(1)
     core = (
         rng.integers(-(1 << bits - 1) + 1, 1 << bits - 1, (1, 40, 6)) if bits > 1 else rng.choice([-1, 1], (1, 40, 6))
     )
+    if one_sign:
+        core = np.abs(core) * rng.choice([-1, 1], 6)
     output = OutputTransform(np.zeros(6, np.int64), Rescale(), Format(32, True))
     return WovenLayer(
         NAME, InputTransform.identity(40), core.astype(np.int32), output, Format(4, False), bits, None, np.ones(1)
@@ -94,7 +97,7 @@ def page() -> str:
             changes = {"precision.weights": bits, "array.encoding": encoding, "array.flip": flip}
             changes |= {f"array.{field}": value for field, value in policy.items()}
             variant = chip.override(changes)
-            mapping = cut(_layer(bits), variant.array)
+            mapping = cut(_layer(bits, encoding == "polarised"), variant.array)
             entries = [_entry(name, mapping, variant, codes) for name in known]
             lines.append(f"| {encoding}{', flipped columns' * flip} | {words} | " + " | ".join(entries) + " |")
     return "\n".join([*lines, ""])

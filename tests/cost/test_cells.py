@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossloom.cost.cells import CellTable
-from crossloom.mapping import cut
+from crossloom.mapping import cut, packed
 
 from .conftest import convolution, image, layer, linear, small_chip
 
@@ -14,14 +14,15 @@ LEVELS = {1: (1e-6, 40e-6), 2: (1e-6, 9e-6, 30e-6, 31e-6)}
 
 
 @pytest.mark.parametrize(
-    ("encoding", "flip"), [("offset", False), ("offset", True), ("differential", False), ("twos_complement", False)]
+    ("encoding", "flip"),
+    [("offset", False), ("offset", True), ("differential", False), ("twos_complement", False), ("polarised", False)],
 )
 @pytest.mark.parametrize("b_cell", [1, 2])
 def test_rows_and_flips_equal_the_cells(encoding: str, flip: bool, b_cell: int) -> None:
     rng = np.random.default_rng(b_cell)
     chip = small_chip(array__encoding=encoding, array__b_cell=b_cell, array__flip=flip)
     for groups in (1, 4):
-        mapped = cut(layer(rng, "fc", 40, 12, groups=groups), chip.array)
+        mapped = cut(packed(layer(rng, "fc", 40, 12, groups=groups), chip.array.fragment), chip.array)
         table = CellTable(mapped)
         for block in mapped.blocks:
             cells = mapped.cells(block)

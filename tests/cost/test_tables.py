@@ -44,6 +44,20 @@ def test_a_rename_table_has_an_entry_for_every_input_out_of_place() -> None:
     assert moved > 70
 
 
+def test_polarised_cells_pay_for_a_sign_a_read_and_output() -> None:
+    rng = np.random.default_rng(0)
+    x = image(84, 1)
+    node = linear(rng, flatten(x), "fc", 10)
+    node.layer.core[:] = np.abs(node.layer.core) * rng.choice([-1, 1], 10)
+    chip = small_chip("rram-40nm", array__active_rows=8, array__encoding="polarised")
+    report = estimate(map_program(program([x, flatten(x), node]), chip))
+    signs = math.ceil(84 / 8) * 10
+    part = components(chip)["transform_table"].at(1)
+    assert report.components["transform_table"].parts == signs
+    assert report.components["transform_table"].area_m2 == pytest.approx(signs * part.area)
+    assert report.components["transform_table"].energy_j == pytest.approx(signs * part.energy)
+
+
 def test_rename_pays_for_adders_and_table_in_energy_and_area() -> None:
     transform, _ = rename()
     plain, renamed = estimate(mapping(None)), estimate(mapping(transform))

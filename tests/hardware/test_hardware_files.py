@@ -135,6 +135,11 @@ class TestErrors:
         assert failure("array.active_rows=64").field == "array.flip"
         assert load("crimp-isaac", ["array.active_rows=64", "array.flip=false"]).array.active_rows == 64
 
+    def test_rows_that_share_a_sign_fill_the_array(self):
+        error = failure("array.flip=false", "array.encoding=polarised", "array.active_rows=9")
+        assert error.field == "array.active_rows"
+        assert error.nearest == "8"
+
     def test_flip_needs_offset_encoding(self):
         assert failure("array.encoding=differential").field == "array.flip"
 
@@ -142,7 +147,7 @@ class TestErrors:
         assert failure("array.columns_per_adc=1", "array.columns=3").field == "array.columns"
 
     def test_eight_bits_in_two_bit_cells_are_legal_in_every_encoding(self):
-        for encoding, columns in (("offset", 4), ("differential", 8), ("twos_complement", 5)):
+        for encoding, columns in (("offset", 4), ("differential", 8), ("twos_complement", 5), ("polarised", 4)):
             chip = load("crimp-isaac", {"array.flip": False, "array.encoding": encoding})
             assert chip.columns_per_weight == columns
 

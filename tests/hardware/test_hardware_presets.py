@@ -149,7 +149,7 @@ class TestFigures:
         assert mine["device"] != base["device"]
 
 
-@pytest.mark.parametrize("encoding", ["offset", "differential", "twos_complement"])
+@pytest.mark.parametrize("encoding", ["offset", "differential", "twos_complement", "polarised"])
 @pytest.mark.parametrize("bits", range(1, 17))
 @pytest.mark.parametrize("cell", range(1, 9))
 def test_columns_of_a_weight_are_those_of_the_code(encoding, bits, cell):

@@ -112,6 +112,29 @@ def test_residuals_fall() -> None:
             assert not found or found[-1].primal < share * found[0].primal + 1e-4, (layer, one)
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_retraining_against_its_signs_stays_in_the_fragments(resumed: bool) -> None:
+    """What is left after hardening would like to be its negative; a masked weight may not cross zero."""
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 8)
+    admm = ADMM({"*": [Columns(12), Polarised(4), FixedPoint(5)]})
+    admm.prepare(nn.ModuleDict({"a": layer}))
+    admm.harden()
+    left = layer.weight.detach().clone()
+    if resumed:
+        state = admm.state_dict()
+        admm = ADMM({"*": [Columns(12), Polarised(4), FixedPoint(5)]})
+        admm.prepare(nn.ModuleDict({"a": layer}))
+        admm.load_state_dict(state)
+    with torch.no_grad():
+        layer.weight.mul_(torch.where(torch.rand(8, 24) < 0.5, -1.0, 1.0))
+    admm.refit()
+    admm.finish(layer)
+    assert all(one.contains(layer.weight) for one in admm.targets[0].sets)
+    assert bool((layer.weight * left >= 0).all())
+    assert 0 < int(layer.weight.count_nonzero()) < int(left.count_nonzero())
+
+
 def test_validation_sees_what_will_be_left() -> None:
     admm = ADMM({"*": [FixedPoint(4)]}, retrain=1.0)
     module = trained(admm, network(), epochs=2)

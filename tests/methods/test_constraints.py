@@ -40,7 +40,8 @@ def weight(seed: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
 
 STRUCTURES: list[Constraint] = [
     Filters(2), Channels(1), Columns(3), Columns(0.4, multiple=2), Unstructured(0.3), Blocks(2, 3, 2), NM(2, 4),
-    NM(1, 3), Polarised(3), Polarised(1), Support(weight(99) > 0), Window(-0.5, 0.7),
+    NM(1, 3), Polarised(3), Polarised(1), Polarised(2, used=torch.arange(8) % 3 > 0), Support(weight(99) > 0),
+    Window(-0.5, 0.7),
     Polarised(4, signs=torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])),
 ]  # fmt: skip
 LEVELS: list[Levels] = [
@@ -125,6 +126,26 @@ def test_fragments_take_the_better_sign() -> None:
             assert bool((kept >= 0).all() or (kept <= 0).all())
             best = min(float((run - run.clamp_min(0)).square().sum()), float((run - run.clamp_max(0)).square().sum()))
             assert float((run - kept).square().sum()) == pytest.approx(best, abs=1e-6)
+
+
+def test_fragments_run_over_the_rows_that_count() -> None:
+    used = torch.tensor([1, 1, 0, 1, 0, 1, 1, 1, 0, 1], dtype=torch.bool)
+    w = weight(5, (4, 2, 5))
+    one = Polarised(3, used=used)
+    projected = one.project(w)
+    assert one.contains(projected)
+    assert torch.equal(projected.flatten(1)[:, ~used], w.flatten(1)[:, ~used])
+    assert torch.equal(projected.flatten(1)[:, used], Polarised(3).project(w.flatten(1)[:, used]))
+
+
+@pytest.mark.parametrize("one", [Polarised(3), Window(-0.5, 0.7)], ids=repr)
+def test_values_within_the_bounds_stay_in_the_set(one: Constraint) -> None:
+    w = one.project(weight(1, (4, 10)))
+    low, high = one.bounds(w)
+    assert bool((w >= low).all() and (w <= high).all())
+    moved = (w + weight(2, (4, 10))).clamp(low, high) * (w != 0)
+    assert one.contains(moved)
+    assert not one.contains(w + weight(2, (4, 10)))
 
 
 @pytest.mark.parametrize("one", [s for s in LEVELS if s.scale is not None], ids=repr)

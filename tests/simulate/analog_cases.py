@@ -43,7 +43,7 @@ def random_core(rng: np.random.Generator, shape: tuple[int, int, int], bits: int
     if bits == 1:
         return rng.integers(0, 2, shape) * 2 - 1
     top = (1 << (bits - 1)) - 1
-    return rng.integers(-top - (encoding != "differential"), top + 1, shape)
+    return rng.integers(-top - (encoding not in ("differential", "polarised")), top + 1, shape)
 
 
 def chip_of(**fields: Any) -> Chip:

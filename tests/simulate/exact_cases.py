@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 
 from crossloom.hardware import Array
-from crossloom.mapping import LayerMapping, cut
+from crossloom.mapping import LayerMapping, cut, packed
 from crossloom.simulate.digital import storage
 from crossloom.simulate.unfold import Fold
 from crossloom.weave import Convolution, Factor, Format, InputTransform, OutputTransform, Rescale, WovenLayer
@@ -103,9 +103,10 @@ def random_transform(inputs: int, kind: str, rng: np.random.Generator) -> InputT
 def cases(draw: st.DrawFn) -> Case:
     """Any layer, linear or convolution, grouped or not, on any small array."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    encoding = draw(st.sampled_from(["offset", "differential", "twos_complement"]))
+    encoding = draw(st.sampled_from(["offset", "differential", "twos_complement", "polarised"]))
     rows, flip = draw(st.integers(2, 40)), encoding == "offset" and draw(st.booleans())
     b_cell, weight_bits = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 3, 5, 8, 9]))
+    divisors = [n for n in range(1, rows + 1) if encoding != "polarised" or rows % n == 0]
     array = make_array(
         rows=rows,
         columns=draw(st.integers(18, 64)),
@@ -114,7 +115,7 @@ def cases(draw: st.DrawFn) -> Case:
         b_dac=draw(st.integers(1, 4)),
         b_adc=draw(st.integers(1, 9)),
         adc_range=draw(st.sampled_from(["full", "unit"])),
-        active_rows=rows if flip else draw(st.integers(1, rows)),
+        active_rows=rows if flip else draw(st.sampled_from(divisors)),
         flip=flip,
     )
     kind = draw(st.sampled_from(["identity", "select", "sum", "moments", "rounding"]))
@@ -128,7 +129,7 @@ def cases(draw: st.DrawFn) -> Case:
         layer = make_layer(
             random_transform(inputs, kind, rng), columns, rng, weight_bits=weight_bits, form=form, zeros=zeros
         )
-        return Case(cut(layer, array), codes(form, (batch, inputs), rng))
+        return Case(cut(packed(layer, array.fragment), array), codes(form, (batch, inputs), rng))
     kernel = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     geometry = Convolution(
         kernel,
@@ -144,4 +145,4 @@ def cases(draw: st.DrawFn) -> Case:
         transform, columns, rng, groups=groups, weight_bits=weight_bits, form=form, convolution=geometry, zeros=zeros
     )
     size = (draw(st.integers(5, 9)), draw(st.integers(5, 9)))
-    return Case(cut(layer, array), codes(form, (batch, channels, *size), rng))
+    return Case(cut(packed(layer, array.fragment), array), codes(form, (batch, channels, *size), rng))

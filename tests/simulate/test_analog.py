@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossloom.errors import InputError
-from crossloom.mapping import LayerMapping, map_program
+from crossloom.mapping import LayerMapping, map_program, packed
 from crossloom.simulate import Executor, Settings, engine
 from crossloom.simulate.adc import array_adc
 from crossloom.simulate.analog_chip import AnalogChip, Conditions, ReadNoise, program_block
@@ -47,12 +47,13 @@ NOISE: list[dict[str, Any]] = [
 @st.composite
 def cases(draw: st.DrawFn, **fields: Any) -> tuple[LayerMapping, np.ndarray, Any]:
     bits = draw(st.sampled_from([1, 2, 4, 8]))
-    encoding = draw(st.sampled_from(["offset", "differential", "twos_complement"]))
+    encoding = draw(st.sampled_from(["offset", "differential", "twos_complement", "polarised"]))
     rows, columns = draw(st.integers(3, 40)), draw(st.integers(16, 70))
     flip = encoding == "offset" and draw(st.booleans())
+    divisors = [n for n in range(1, rows + 1) if encoding != "polarised" or rows % n == 0]
     chip = array_of(
         rows, columns, encoding=encoding, b_cell=draw(st.sampled_from([1, 2])), flip=flip,
-        active=rows if flip else draw(st.integers(1, rows)), b_dac=draw(st.sampled_from([1, 1, 2, 3])),
+        active=rows if flip else draw(st.sampled_from(divisors)), b_dac=draw(st.sampled_from([1, 1, 2, 3])),
         b_adc=draw(st.integers(1, 9)), adc_range=draw(st.sampled_from(["full", "unit"])),
         per_adc=draw(st.integers(1, 16)), **fields,
     )  # fmt: skip
@@ -66,7 +67,7 @@ def cases(draw: st.DrawFn, **fields: Any) -> tuple[LayerMapping, np.ndarray, Any
     layer = layer_of(core, bits, form)
     kind = np.int16 if form.bits > 8 else np.int8 if form.signed else np.uint8
     x = rng.integers(form.low, form.high + 1, (draw(st.integers(1, 40)), layer.inputs)).astype(kind)
-    return cut(layer, chip.array), x, chip
+    return cut(packed(layer, chip.array.fragment), chip.array), x, chip
 
 
 @settings(max_examples=25, deadline=None)
@@ -109,6 +110,8 @@ def on_grid(mapping: LayerMapping, chip: AnalogChip, x: np.ndarray) -> tuple[np.
                     code = np.clip(np.floor(v), 0, adc.top).astype(np.int64)
                     near = np.abs(v - np.rint(v)) <= made.grid.error + 1e-9
                     sign = -1 if real.flipped[c] else 1
+                    if mapping.code.encoding == "polarised":
+                        sign = -1 if mapping.weights(block)[first:stop, c // mapping.code.columns].min() < 0 else 1
                     total[:, n] += sign * gain * digit.weight * code
                     slack[:, n] += abs(gain * digit.weight) * near
                     if real.flipped[c]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crossloom.errors import InputError
-from crossloom.mapping import LayerMapping, cut
+from crossloom.mapping import LayerMapping, cut, packed
 from crossloom.simulate import Adc, Calibration, Settings, engine, engines
 from crossloom.simulate.adc import array_adc
 from crossloom.simulate.counters import PIECES
@@ -51,6 +51,9 @@ def brute(mapping: LayerMapping, adc: Adc, x: np.ndarray) -> np.ndarray:
                         if cells.flipped[c]:
                             whole[v, n] += worth * top * sum(values)
                             worth = -worth
+                        if mapping.code.encoding == "polarised":
+                            held = [int(mapping.weights(block)[h, c // mapping.code.columns]) for h in driven]
+                            worth = -worth if min(held) < 0 else worth
                         total[v, n] += worth * (low + delta * code)
             for n in columns:
                 whole[v, n] += mapping.code.input_gain * int(z[v, rows].sum())
@@ -114,12 +117,13 @@ def wide_case(positions: int, **array: object) -> Case:
     rng = np.random.default_rng(3)
     form = Format(8, True)
     layer = make_layer(InputTransform.identity(700), 5, rng, form=form)
-    mapping = cut(layer, make_array(rows=600, active_rows=600, b_adc=7, **array))
+    made = make_array(rows=600, active_rows=600, b_adc=7, **array)
+    mapping = cut(packed(layer, made.fragment), made)
     return Case(mapping, codes(form, (positions, 700), rng))
 
 
 @pytest.mark.parametrize("positions", [1, 63, 64, 65, 500, 1024, 2100])
-@pytest.mark.parametrize("encoding", ["offset", "differential", "twos_complement"])
+@pytest.mark.parametrize("encoding", ["offset", "differential", "twos_complement", "polarised"])
 def test_any_number_of_positions(positions: int, encoding: str) -> None:
     case = wide_case(positions, encoding=encoding)
     expected = kernel("tensor", case.mapping)(case.x)

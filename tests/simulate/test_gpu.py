@@ -27,6 +27,7 @@ NOISE: dict[str, Any] = {
 ARRAYS: list[dict[str, Any]] = [
     {"encoding": "offset", "b_cell": 2, "b_dac": 1, "b_adc": 6, "adc_range": "full"},
     {"encoding": "differential", "b_cell": 1, "b_dac": 2, "b_adc": 12, "adc_range": "unit"},
+    {"encoding": "polarised", "b_cell": 2, "b_dac": 1, "b_adc": 6, "adc_range": "full"},
 ]
 
 

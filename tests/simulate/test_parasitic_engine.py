@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crossloom.errors import InputError
-from crossloom.mapping import LayerMapping, cut
+from crossloom.mapping import LayerMapping, cut, packed
 from crossloom.simulate import Settings
 from crossloom.simulate.adc import Adc, array_adc
 from crossloom.simulate.analog import AnalogEngine
@@ -44,7 +44,8 @@ def made(rows: int, columns: int, core: tuple[int, int, int], **fields: Any) -> 
     conditions = fields.pop("conditions", Conditions())
     chip = array_of(rows, columns, **fields)
     weights = random_core(np.random.default_rng(7), core, 8, chip.array.encoding)
-    return cut(layer_of(weights), chip.array), AnalogChip.of(chip, 3, 1, conditions)
+    layer = packed(layer_of(weights), chip.array.fragment)
+    return cut(layer, chip.array), AnalogChip.of(chip, 3, 1, conditions)
 
 
 def run(engine: Any, mapping: LayerMapping, chip: AnalogChip, x: np.ndarray, **more: Any) -> np.ndarray:
@@ -75,9 +76,9 @@ def bounds(
         g[:rows, :columns] = cells.conductance * step
         g[:rows, -1] = cells.reference * step if cells.reference.any() else 0
         m = nodal(g[::-1] if cells.reference.any() else g[::-1, :-1], wires)[:, ::-1] / step
-        to, gains = mapping.core_columns(block), slice_gains(mapping, cells.flipped)
+        to, signed = mapping.core_columns(block), slice_gains(mapping, cells.signs)
         at = mapping.core_rows(block)
-        for driven in row_groups(mapping, index):
+        for driven, gains in zip(row_groups(mapping, index), signed, strict=True):
             for digit in mapping.digits:
                 drive = np.zeros((len(x), array.rows))
                 drive[:, driven] = (z[:, at[driven]] >> digit.lsb) & ((1 << digit.width) - 1)
@@ -100,6 +101,7 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "differential": {"encoding": "differential", "b_cell": 1},
     "flipped": {"flip": True},
+    "polarised": {"encoding": "polarised", "active": 4},
     "row groups": {"active": 5},
     "wide digits": {"b_dac": 2, "b_adc": 7},
     "variation": {"device__variation": {"model": "lognormal", "sigma": 0.2}},
@@ -192,7 +194,7 @@ def test_read_noise_acts_on_what_is_read(tmp_path: Path) -> None:
     calibration = Calibration({mapping.layer.name: adc})
     found = run(ParasiticEngine(WIRES, TransferCache(tmp_path)), mapping, chip, x, calibration=calibration)
     seen = wired(program_block(mapping, 0, 0, chip), mapping, chip, WIRES, effective_conductances)
-    gains = slice_gains(mapping, seen.flipped)
+    gains = slice_gains(mapping, seen.signs)[0]
     means = (seen.conductance.sum(0) * gains).reshape(2, -1).sum(1) + 12 * mapping.code.input_gain
     variance = ((0.05**2 * (seen.conductance**2).sum(0) + 0.02**2 / 12) * gains**2).reshape(2, -1).sum(1) + 1 / 12
     error = np.sqrt(variance / len(x))

@@ -22,7 +22,8 @@ def test_fields_add_up_to_the_number(bits: int, width: int, signed: bool) -> Non
 @st.composite
 def coded_weights(draw: st.DrawFn) -> tuple[EncodingName, int, int, np.ndarray]:
     bits = draw(st.integers(1, 8))
-    encoding = draw(st.sampled_from(["offset", "differential", "twos_complement"] if bits > 1 else ["binary"]))
+    known = ["offset", "differential", "twos_complement", "polarised"]
+    encoding = draw(st.sampled_from(known if bits > 1 else ["binary"]))
     cell = draw(st.integers(1, 4))
     code = weight_code(encoding, bits, cell)
     rows, outputs = draw(st.integers(1, 9)), draw(st.integers(1, 5))
@@ -31,6 +32,8 @@ def coded_weights(draw: st.DrawFn) -> tuple[EncodingName, int, int, np.ndarray]:
     weights = rng.integers(code.low, code.high + 1, (rows, outputs))
     if encoding == "binary":
         weights = rng.choice([-1, 1], (rows, outputs))
+    if encoding == "polarised":  # all rows are read at once: one sign an output
+        weights = np.abs(weights) * rng.choice([-1, 1], outputs)
     return encoding, bits, cell, weights
 
 
@@ -43,11 +46,12 @@ def test_cells_hold_the_weights_and_give_their_products(
     cells = code.encode(weights)
     assert cells.max(initial=0) < 1 << cell
     assert cells.shape == (weights.shape[0], weights.shape[1] * code.columns)
-    assert np.array_equal(code.decode(cells), weights)
+    signs = np.where(weights.min(0) < 0, -1, 1) if encoding == "polarised" else np.ones(weights.shape[1], int)
+    assert np.array_equal(code.decode(cells) * signs, weights)
     x = np.random.default_rng(seed).integers(-128, 128, weights.shape[0])
     reads = (x @ cells.astype(np.int64)).reshape(-1, code.columns)
     product = reads @ np.array([s.gain for s in code.slices]) + code.input_gain * x.sum()
-    assert np.array_equal(product, x @ weights)
+    assert np.array_equal(product * signs, x @ weights)
 
 
 @given(st.integers(2, 8), st.data())
@@ -74,4 +78,5 @@ def test_paper_column_counts() -> None:
     assert weight_code("offset", 8, 2).columns == 4
     assert weight_code("offset", 16, 2).columns == 8
     assert weight_code("differential", 8, 2).columns == 8
+    assert weight_code("polarised", 8, 2).columns == 4
     assert weight_code("twos_complement", 8, 1).columns == 8

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossloom.errors import InputError
 from crossloom.hardware import Chip
-from crossloom.mapping import idle_rows, map_program, rename, reorder
+from crossloom.mapping import idle_rows, map_program, packed, rename, reorder
 from crossloom.mapping.blocks import cut
 from crossloom.mapping.fault_placement import damage, filled, place_all
 from crossloom.mapping.read_objectives import Objective
@@ -80,6 +80,7 @@ def renamed(
         raise InputError.choice("rename.saves", saves, ("arrays", "rows"))
 
     def taken(layer: WovenLayer) -> int:
+        layer = packed(layer, site.chip.array.fragment)
         return len(cut(layer, site.chip.array).blocks) if saves == "arrays" else layer.core.shape[1]
 
     before = {layer.name: taken(layer) for layer in site.program.layers}

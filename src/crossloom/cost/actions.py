@@ -44,7 +44,7 @@ from crossloom.cost.activity import Activity, LayerActivity
 from crossloom.cost.cells import CellTable
 from crossloom.cost.floorplan import FloorPlan, Flows
 from crossloom.cost.geometry import Geometry, geometries
-from crossloom.cost.tables import IndexTable, index_tables
+from crossloom.cost.tables import IndexTable, tables
 from crossloom.errors import InputError
 from crossloom.hardware import Action
 from crossloom.mapping import Mapping
@@ -301,7 +301,7 @@ class _Counter:
         return NodeWork(
             node.name, "woven", geometry, owner, positions, self._time_in_reads(geometry, activity), width,
             _some(work), power * positions, moved, positions * layer.inputs * layer.outputs // layer.groups,
-            index_tables(layer.transform),
+            tables(geometry.mapped),
         )  # fmt: skip
 
     def _fetched(self, node: Woven, geometry: Geometry, positions: int, computed: bool) -> tuple[float, float]:
@@ -440,7 +440,7 @@ def _transform_work(geometry: Geometry, width: int) -> list[Work]:
     return [
         Work(Action.TRANSFORM_ADD, float(operations.adds), row_bits),
         Work(Action.TRANSFORM_MULTIPLY, float(operations.constant_multiplies), row_bits),
-        *(Work(Action.TRANSFORM_GATHER, float(table.entries), table.bits) for table in index_tables(layer.transform)),
+        *(Work(Action.TRANSFORM_GATHER, float(table.entries), table.bits) for table in tables(mapped)),
         Work(Action.TRANSFORM_ADD, float(additions + flips), width),
         Work(Action.TRANSFORM_MULTIPLY, float(multiplies), width),
     ]

@@ -1,8 +1,12 @@
-"""Index tables of an input transform: which inputs a row takes, where that is not told by counting up.
+"""Tables that a layer looks up: which inputs a row takes, where that is not told by counting up, and signs.
 
 A stage of P fetches its inputs row by row. Where the inputs come in order, a counter finds them; every input out of
 its place takes one entry of a table, looked up once for an input vector. Rows that follow each other with the same
 inputs (moments of one group) share their entries.
+
+Arrays of polarised cells keep one sign, a bit, for every group of rows that is driven at once and every weight column
+(FORMS's sign indicator). It is paid for as an entry of one bit, looked up once for an input vector; that the sum is
+then subtracted in place of added is in the shift-and-add.
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ from itertools import pairwise
 
 import numpy as np
 
+from crossloom.mapping import LayerMapping
 from crossloom.weave import InputTransform
 from crossloom.weave.transform import Factor
 
 
 @dataclass(frozen=True)
 class IndexTable:
-    """Entries of one stage, and the bits of each."""
+    """Entries of one table, and the bits of each."""
 
     entries: int
     bits: int
@@ -38,3 +43,14 @@ def index_table(factor: Factor) -> IndexTable:
 def index_tables(transform: InputTransform) -> tuple[IndexTable, ...]:
     """The tables of P, those without entries left out."""
     return tuple(table for factor in transform.factors if (table := index_table(factor)).entries)
+
+
+def tables(mapped: LayerMapping) -> tuple[IndexTable, ...]:
+    """All tables of one copy of a layer."""
+    found = index_tables(mapped.layer.transform)
+    if mapped.code.encoding != "polarised":
+        return found
+    signs = sum(
+        mapped.row_groups(b) * (b.groups[1] - b.groups[0]) * (b.columns[1] - b.columns[0]) for b in mapped.blocks
+    )
+    return (*found, IndexTable(signs, 1))

@@ -425,7 +425,8 @@ def convert(model: nn.Module, example: Tensor, config: QuantisationConfig | None
     """A trainable copy of `model` with woven layers and quantisers.
 
     The result observes until `calibrate` is called. It is an `nn.Module` like any other: train it, move it, save
-    its state dict. Layers keep their names; a batch norm becomes `<layer>.norm`.
+    its state dict. Layers keep their names; a batch norm becomes `<layer>.norm`. It is in evaluation mode: a loop of
+    your own calls `.train()` first, or batch norms stay frozen.
 
     Args:
         model: a PyTorch classifier. It is not changed.

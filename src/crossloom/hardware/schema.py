@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 VERSION = 1
 """Version of the hardware file format; raised when an older reader would misread a file."""
 
-Encoding = Literal["offset", "differential", "twos_complement", "binary"]
+Encoding = Literal["offset", "differential", "twos_complement", "polarised", "binary"]
 """How signed weights are held by unsigned cells; the rules are `crossloom.weave.weight_code`'s."""
 
 
@@ -238,7 +238,7 @@ class Array(Record):
     columns: int = figure(unit="column", ge=1, le=65536, typical="64 … 512")
     """Columns W (bitlines) that hold weights."""
     encoding: Encoding = figure(typical="offset")
-    """How signed weights are held: offset, differential, twos_complement or binary."""
+    """How signed weights are held: offset, differential, twos_complement, polarised (one sign a read) or binary."""
     b_cell: int = figure(unit="bit", ge=1, le=8, typical="1 or 2")
     """Bits used in each cell."""
     b_dac: int = figure(unit="bit", ge=1, le=8, typical="1 (bit-serial)")
@@ -288,9 +288,22 @@ class Array(Record):
             )
         if self.flip and self.encoding not in ("offset", "binary"):
             raise Invalid("flip", True, f"false with {self.encoding} encoding (its columns are not dense)", False)
+        if self.encoding == "polarised" and self.rows % self.active_rows:
+            divisors = [n for n in range(1, self.rows + 1) if self.rows % n == 0]
+            raise Invalid(
+                "active_rows",
+                self.active_rows,
+                f"a divisor of rows = {self.rows} with polarised encoding: weights that are read at once share a sign",
+                min(divisors, key=lambda n: abs(n - self.active_rows)),
+            )
         if self.readout == "and":
             self._digital()
         return self
+
+    @property
+    def fragment(self) -> int | None:
+        """Rows whose weights share one sign; None where every weight has its own."""
+        return self.active_rows if self.encoding == "polarised" else None
 
     def _digital(self) -> None:
         """What counting ones demands."""
@@ -421,6 +434,8 @@ def columns_per_weight(encoding: Encoding, weight_bits: int, cell_bits: int) -> 
         return 1
     if encoding == "differential":
         return 2 * -(-max(weight_bits - 1, 1) // cell_bits)
+    if encoding == "polarised":
+        return -(-(weight_bits - 1) // cell_bits)
     if encoding == "twos_complement":
         return -(-(weight_bits - 1) // cell_bits) + 1
     return -(-weight_bits // cell_bits)
@@ -491,12 +506,12 @@ class Chip(Record):
     def _divides(encoding: Encoding, weight_bits: int, cell_bits: int) -> bool:
         """Whether slices come out even.
 
-        Offset codes cut all b_w bits. A sign of its own (differential, two's complement) leaves b_w − 1 bits of
+        Offset codes cut all b_w bits. A sign of its own (all but offset codes) leaves b_w − 1 bits of
         magnitude, so either b_w or b_w − 1 may be the multiple: 8 bits in 2-bit cells is legal (2+2+2+1).
         """
         if weight_bits == 1:
             return True
-        if encoding in ("differential", "twos_complement"):
+        if encoding in ("differential", "twos_complement", "polarised"):
             return weight_bits % cell_bits == 0 or (weight_bits - 1) % cell_bits == 0
         return weight_bits % cell_bits == 0
 

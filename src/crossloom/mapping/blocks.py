@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Bool, Int8, Integer, UInt8
 
 from crossloom.errors import InputError
 from crossloom.hardware import Array
@@ -39,10 +39,13 @@ class Cells:
         levels: uint8 (array rows used, array columns used), 0 … 2^b_cell − 1.
         flipped: bool per array column: the column holds 2^b_cell − 1 − level (ISAAC's flipped encoding), so that
             p = (2^b_cell − 1)·Σx − p_read.
+        signs: of every group of rows that is driven at once and every array column: −1 where its reads are subtracted,
+            in flipped columns and in fragments of negative weights.
     """
 
     levels: UInt8[np.ndarray, "rows columns"]
     flipped: Bool[np.ndarray, " columns"]
+    signs: Int8[np.ndarray, "groups columns"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,18 +125,32 @@ class LayerMapping:
 
     def cells(self, block: Block) -> Cells:
         """The levels to program for a block."""
-        levels = self.code.encode(self.weights(block))
+        weights = self.weights(block)
+        levels = self.code.encode(weights)
         top = (1 << self.array.b_cell) - 1
         flipped = np.zeros(levels.shape[1], bool)
         if self.array.flip:
             flipped = levels.sum(0, dtype=np.int64) * 2 > top * levels.shape[0]
             levels = np.where(flipped, top - levels, levels).astype(np.uint8)
-        return Cells(levels, flipped)
+        signs = np.repeat(np.where(flipped, np.int8(-1), np.int8(1))[None], self.row_groups(block), 0)
+        if self.code.encoding == "polarised":
+            negative = np.minimum.reduceat(weights, self.fragments(block)) < 0
+            signs = np.repeat(np.where(negative, np.int8(-1), np.int8(1)), self.code.columns, 1)
+        return Cells(levels, flipped, signs)
 
     def weights_of(self, cells: Cells) -> Integer[np.ndarray, "rows outputs"]:
         """The weights that programmed cells stand for: the inverse of `cells`."""
         top = (1 << self.array.b_cell) - 1
-        return self.code.decode(np.where(cells.flipped, top - cells.levels, cells.levels).astype(np.uint8))
+        weights = self.code.decode(np.where(cells.flipped, top - cells.levels, cells.levels).astype(np.uint8))
+        if self.code.encoding != "polarised":
+            return weights
+        signs = np.repeat(cells.signs[:, :: self.code.columns], self.array.active_rows, 0)
+        return np.asarray(weights * signs[: len(weights)])
+
+    def fragments(self, block: Block) -> Integer[np.ndarray, " groups"]:
+        """The first array row of every group of rows that is driven at once."""
+        (g0, g1), (r0, r1) = block.groups, block.rows
+        return np.arange(0, (g1 - g0) * (r1 - r0), self.array.active_rows)
 
     def row_groups(self, block: Block) -> int:
         """How many reads it takes to drive all rows of the block, at most `active_rows` at once."""
@@ -163,7 +180,8 @@ def cut(layer: WovenLayer, array: Array, copies: int = 1) -> LayerMapping:
     """Cut a layer for an array.
 
     Raises:
-        InputError: one weight needs more columns than the array has, or the encoding cannot hold the layer.
+        InputError: one weight needs more columns than the array has, the encoding cannot hold the layer, or its array
+            keeps one sign for weights of both.
     """
     encoding = array.encoding if layer.weight_bits > 1 or array.encoding == "differential" else "binary"
     code = weight_code(encoding, layer.weight_bits, array.b_cell, layer.weight_zero)
@@ -196,4 +214,23 @@ def cut(layer: WovenLayer, array: Array, copies: int = 1) -> LayerMapping:
                     block = Block((g, g + 1), (r, min(r + row_capacity, rows)), (n, min(n + column_capacity, columns)))
                     if layer.core[g, slice(*block.rows), slice(*block.columns)].any():
                         blocks.append(block)
-    return LayerMapping(layer, array, code, tuple(blocks), row_capacity, column_capacity, copies)
+    mapping = LayerMapping(layer, array, code, tuple(blocks), row_capacity, column_capacity, copies)
+    if code.encoding == "polarised":
+        _check_fragments(mapping)
+    return mapping
+
+
+def _check_fragments(mapping: LayerMapping) -> None:
+    """Refuse weights of both signs in rows that are driven at once."""
+    for block in mapping.blocks:
+        weights, starts = mapping.weights(block), mapping.fragments(block)
+        mixed = (np.minimum.reduceat(weights, starts) < 0) & (np.maximum.reduceat(weights, starts) > 0)
+        if mixed.any():
+            (group, n), active = np.argwhere(mixed)[0], mapping.array.active_rows
+            rows = mapping.core_rows(block)[starts[group] : starts[group] + active]
+            raise InputError(
+                "array.encoding", "polarised",
+                f"weights of one sign in every {active} rows of {mapping.layer.name!r} that are driven at once; rows "
+                f"{rows[0]} to {rows[-1]} of output {mapping.core_columns(block)[n]} have both (`packed` mends that)",
+                "differential",
+            )  # fmt: skip

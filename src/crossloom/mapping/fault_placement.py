@@ -148,9 +148,12 @@ def place(
         activity: mean square of every row's input code, from a calibration batch; None: 1 for every row that P feeds.
 
     Raises:
-        InputError: maps that do not fit the blocks, or a grouped layer.
+        InputError: maps that do not fit the blocks, a grouped layer, or rows to move whose weights share signs.
     """
     layer = mapping.layer
+    if rows and mapping.array.fragment is not None:
+        expected = "false on polarised arrays: rows that share signs stay together"
+        raise InputError("place.rows", rows, expected, "false")
     if layer.groups > 1:
         raise InputError(f"layers.{layer.name}", f"{layer.groups} groups", "one group for fault-aware placement")
     top = (1 << mapping.array.b_cell) - 1

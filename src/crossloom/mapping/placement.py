@@ -13,6 +13,7 @@ import numpy as np
 from crossloom.errors import InputError
 from crossloom.hardware import Chip
 from crossloom.mapping.blocks import Block, LayerMapping, cut
+from crossloom.mapping.fragments import packed_program
 from crossloom.weave import Program
 
 
@@ -140,7 +141,7 @@ def map_program(program: Program, chip: Chip, duplication: Dictionary[str, int] 
 
     Args:
         program: the integer program.
-        chip: the hardware.
+        chip: the hardware; on arrays of polarised cells the mapping's program has its rows in runs of one sign.
         duplication: copies per layer name; layers not named get one.
 
     Raises:
@@ -154,6 +155,7 @@ def map_program(program: Program, chip: Chip, duplication: Dictionary[str, int] 
             raise InputError.choice("duplication", name, names)
         if copies < 1:
             raise InputError(f"duplication.{name}", copies, "at least 1 copy")
+    program = packed_program(program, chip.array.fragment)
     layers = {layer.name: cut(layer, chip.array, duplication.get(layer.name, 1)) for layer in program.layers}
     mapping = Mapping(program, chip, layers)
     limit = chip.hierarchy.tiles

@@ -94,13 +94,17 @@ def reorder(
 
     Raises:
         InputError: a calibration batch of another shape, no positive numbers of sweeps, vectors and columns, flipped
-            columns (which rows are flipped with depends on the order), or what `objective_table` raises.
+            columns (which rows are flipped with depends on the order), rows that share signs, or what
+            `objective_table` raises.
     """
     for field, given in (("sweeps", sweeps), ("vectors", vectors), ("columns", columns)):
         if given < 1:
             raise InputError(f"reorder.{field}", given, "at least 1")
     if array.flip:
         raise InputError("array.flip", True, "columns that are not flipped: flips follow the order of rows", "false")
+    if array.fragment is not None:
+        expected = "weights with signs of their own: rows that share one stay together"
+        raise InputError("array.encoding", array.encoding, expected, "differential")
     rng = np.random.default_rng(seed)
     inputs = np.asarray(inputs)
     if inputs.ndim == 2 and len(inputs) > vectors:

@@ -266,7 +266,7 @@ class ADMM(Method):
                 self.flow.purify(weights, *self.purify)
             self.flow.tie(weights)
         for target in self.targets:
-            target.mask = target.weight != 0
+            target.harden()
             target.points, target.duals = [], []
         self._pull = None
         self._silence()
@@ -291,7 +291,7 @@ class ADMM(Method):
         for target in self.targets:
             if target.levels is None or target.mask is None:
                 continue
-            target.scale = target.levels.fit(target.weight * target.mask)
+            target.scale = target.levels.fit(target.left())
             self._tell(target)
 
     def _tell(self, target: Target) -> None:
@@ -327,9 +327,8 @@ class ADMM(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """All that is not in the network, as plain containers and tensors."""
-        layers = {
-            t.name: {"points": t.points, "duals": t.duals, "mask": t.mask, "scale": t.scale} for t in self.targets
-        }
+        kept = ("points", "duals", "mask", "bounds", "scale")
+        layers = {t.name: {name: getattr(t, name) for name in kept} for t in self.targets}
         return {"layers": layers, "rho": self.rho, "updates": self.updates, "history": [vars(r) for r in self.history]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -340,6 +339,8 @@ class ADMM(Method):
             target.points = [y.to(place) for y in saved["points"]]
             target.duals = [u.to(place) for u in saved["duals"]]
             target.mask, target.scale = (None if saved[k] is None else saved[k].to(place) for k in ("mask", "scale"))
+            bounds = saved.get("bounds")
+            target.bounds = None if bounds is None else (bounds[0].to(place), bounds[1].to(place))
             self._tell(target)
         if self.hardened:
             self._silence()

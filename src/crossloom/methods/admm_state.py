@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from crossloom.errors import InputError
@@ -81,6 +83,7 @@ class Target:
         points: Y of every set.
         duals: U of every set, scaled.
         mask: what the structures left, from `harden` on.
+        bounds: lowest and highest values that keep what is left in the structures, from `harden` on; None: any do.
         scale: of the levels, from `harden` on.
         latent: the optimiser's weight while the network sees the projected one.
     """
@@ -92,6 +95,7 @@ class Target:
     points: list[Tensor] = field(default_factory=list)
     duals: list[Tensor] = field(default_factory=list)
     mask: Tensor | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
     scale: Tensor | None = None
     latent: Tensor | None = None
 
@@ -107,11 +111,25 @@ class Target:
         assert isinstance(found, nn.Parameter)
         return found
 
+    def harden(self) -> None:
+        """Take mask and bounds from the weight as it is."""
+        self.mask = self.weight.detach() != 0
+        found = [pair for one in self.structures if (pair := one.bounds(self.weight.detach())) is not None]
+        self.bounds = None
+        if found:
+            lows, highs = zip(*found, strict=True)
+            self.bounds = reduce(torch.maximum, lows), reduce(torch.minimum, highs)
+
     def mapped(self) -> Tensor:
-        """The weight with its mask, on its levels."""
+        """The weight with its mask, within its bounds, on its levels."""
+        weight = self.left()
+        return weight if self.levels is None or self.scale is None else self.levels.at(weight, self.scale)
+
+    def left(self) -> Tensor:
+        """The weight with its mask, within its bounds."""
         assert self.mask is not None
         weight = self.weight.detach() * self.mask
-        return weight if self.levels is None or self.scale is None else self.levels.at(weight, self.scale)
+        return weight if self.bounds is None else weight.clamp(*self.bounds)
 
 
 def rho_from(given: Mapping[str, Any]) -> Rho:

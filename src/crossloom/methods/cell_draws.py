@@ -41,7 +41,7 @@ class ArrayCells:
         flip: whether a column that would hold more than half of its top level holds the complement (ISAAC).
 
     Raises:
-        InputError: a share outside 0 … 1, a negative ε, or sizes below 1.
+        InputError: a share outside 0 … 1, a negative ε, sizes below 1, or polarised cells.
     """
 
     rows: int = 128
@@ -56,6 +56,9 @@ class ArrayCells:
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1 or self.cell_bits < 1:
             raise InputError("cells.rows, columns, cell_bits", (self.rows, self.columns, self.cell_bits), "at least 1")
+        if self.encoding == "polarised":
+            expected = "an encoding that the simulator in training knows: offset, differential, twos_complement, binary"
+            raise InputError("cells.encoding", self.encoding, expected, "differential")
         if self.epsilon < 0:
             raise InputError("cells.epsilon", self.epsilon, "0 or more")
         if min(self.stuck_hrs, self.stuck_lrs) < 0 or self.stuck_hrs + self.stuck_lrs > 1:

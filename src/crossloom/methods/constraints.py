@@ -44,6 +44,13 @@ class Constraint(ABC):
     def project(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
         """A nearest point of the set, in the weight's shape and type."""
 
+    def bounds(self, weight: Float[Tensor, "outputs ..."]) -> tuple[Tensor, Tensor] | None:
+        """Between which values what is not zero can be moved without leaving the set; None: between any.
+
+        Both broadcast to the weight's shape; zeros stay zeros.
+        """
+        return None
+
     def contains(self, weight: Float[Tensor, "outputs ..."]) -> bool:
         """Whether the weight lies in the set, exactly."""
         return torch.equal(self.project(weight), weight)
@@ -208,12 +215,15 @@ class NM(Constraint):
 class Polarised(Constraint):
     """The weights of a fragment (m consecutive rows of one column of cells) share one sign.
 
-    The array then stores magnitudes and one sign a fragment. The nearest such fragment drops the side with the
-    smaller energy. With `signs` given the set is a convex cone.
+    Arrays of polarised cells (`array.encoding: polarised`) then store magnitudes and one sign a fragment, in half the
+    columns of pairs of cells. The nearest such fragment drops the side with the smaller energy. With `signs` given the
+    set is a convex cone.
 
     Args:
-        rows: m.
+        rows: m: the array's `active_rows`.
         signs: +1 or −1 of every fragment, (N, ⌈K/m⌉); None: chosen by the projection.
+        used: the rows that count, (K,); None: all. Rows that an earlier step has pruned take no cells, so that
+            fragments run over the others.
 
     Raises:
         InputError: m below 1, or signs other than ±1.
@@ -221,27 +231,53 @@ class Polarised(Constraint):
 
     name: ClassVar[str] = "fragments"
 
-    def __init__(self, rows: int = 8, signs: Float[Tensor, "outputs fragments"] | None = None) -> None:
+    def __init__(
+        self,
+        rows: int = 8,
+        signs: Float[Tensor, "outputs fragments"] | None = None,
+        used: Bool[Tensor, " rows"] | None = None,
+    ) -> None:
         if rows < 1:
             raise InputError("fragments.rows", rows, "at least 1", "1")
         if signs is not None and not bool((signs.abs() == 1).all()):
             raise InputError("fragments.signs", "other values", "+1 or −1 for every fragment")
-        self.rows, self.signs = rows, signs
+        self.rows, self.signs, self.used = rows, signs, used
 
     @property
     def convex(self) -> bool:
         """True with given signs."""
         return self.signs is not None
 
-    def project(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
-        """See `Constraint.project`."""
-        runs = _runs(weight.detach(), self.rows)
+    def positive(self, weight: Float[Tensor, "outputs ..."]) -> Bool[Tensor, "outputs ..."]:
+        """Whether the fragment of a weight is one of positive weights; true for rows that do not count."""
+        flat = weight.detach().flatten(1)
+        used = slice(None) if self.used is None else self.used.to(weight.device)
+        runs = _runs(flat[:, used], self.rows)
         if self.signs is None:
             wide = runs.double()
             positive = wide.clamp_min(0).square().sum(2) >= wide.clamp_max(0).square().sum(2)
         else:
             positive = self.signs.to(weight.device) > 0
-        return _joined(torch.where((runs > 0) == positive[:, :, None], runs, torch.zeros_like(runs)), weight)
+        found = torch.ones_like(flat, dtype=torch.bool)
+        found[:, used] = _joined(positive[:, :, None].expand_as(runs), flat[:, used])
+        return found.reshape(weight.shape)
+
+    def project(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
+        """See `Constraint.project`."""
+        low, high = self.bounds(weight)
+        return weight.detach().clamp(low, high)
+
+    def bounds(self, weight: Float[Tensor, "outputs ..."]) -> tuple[Tensor, Tensor]:
+        """0 on one side in every fragment; rows that do not count are free."""
+        positive, endless = self.positive(weight), weight.new_tensor(math.inf)
+        counts = torch.ones_like(weight[0], dtype=torch.bool)
+        if self.used is not None:
+            counts = self.used.to(weight.device).reshape(weight.shape[1:])
+        nothing = torch.zeros_like(endless)
+        return (
+            torch.where(positive & counts, nothing, -endless),
+            torch.where(~positive & counts, nothing, endless),
+        )
 
 
 class Support(Constraint):
@@ -291,6 +327,10 @@ class Window(Constraint):
     def project(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
         """See `Constraint.project`."""
         return weight.detach().clamp(self.low, self.high)
+
+    def bounds(self, weight: Float[Tensor, "outputs ..."]) -> tuple[Tensor, Tensor]:
+        """The two bounds."""
+        return weight.new_tensor(self.low), weight.new_tensor(self.high)
 
 
 def _runs(weight: Tensor, length: int) -> Float[Tensor, "outputs runs length"]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int8, Integer
 
 from crossloom.errors import InputError
 from crossloom.hardware import Chip, Device
@@ -217,7 +217,7 @@ class ProgrammedBlock:
         conductance: G/ΔG of every cell, float64.
         reference: what is subtracted in every row.
         reference_squares: Σ G² of the reference's cells as averaged, which add their own read noise.
-        flipped: as programmed (`Cells.flipped`).
+        flipped, signs: as programmed (`Cells`).
         converters: per column.
     """
 
@@ -225,6 +225,7 @@ class ProgrammedBlock:
     reference: Float[np.ndarray, " rows"]
     reference_squares: Float[np.ndarray, " rows"]
     flipped: Bool[np.ndarray, " columns"]
+    signs: Int8[np.ndarray, "groups columns"]
     converters: Converters
 
     @property
@@ -258,7 +259,7 @@ def program_block(mapping: LayerMapping, block: int, copy: int, chip: AnalogChip
         real = conductances(blank, *physics, place, chip.time, chip.temperature, conditions.write_verify)
         reference, squares = real.mean(1), (real**2).sum(1) / real.shape[1] ** 2
     errors = converters(array.adc_errors, conductance.shape[1], array.columns_per_adc, key)
-    made = ProgrammedBlock(conductance, reference, squares, cells.flipped, errors)
+    made = ProgrammedBlock(conductance, reference, squares, cells.flipped, cells.signs, errors)
     return made if chip.readout is None else chip.readout(made, mapping, chip)
 
 
@@ -268,7 +269,9 @@ def row_groups(mapping: LayerMapping, block: int) -> list[slice]:
     return [slice(first, min(first + active, rows)) for first in range(0, rows, active)]
 
 
-def slice_gains(mapping: LayerMapping, flipped: Bool[np.ndarray, " columns"]) -> Integer[np.ndarray, " columns"]:
-    """What one unit read from each physical column adds to its accumulator, int64."""
+def slice_gains(
+    mapping: LayerMapping, signs: Int8[np.ndarray, "groups columns"]
+) -> Integer[np.ndarray, "groups columns"]:
+    """What one unit read from each row group of each physical column adds to its accumulator, int64."""
     gains = np.array([s.gain for s in mapping.code.slices], np.int64)
-    return np.tile(gains, len(flipped) // len(gains)) * np.where(flipped, -1, 1)
+    return np.asarray(np.tile(gains, signs.shape[1] // len(gains)) * signs)

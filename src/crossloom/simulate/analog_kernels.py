@@ -258,8 +258,8 @@ def convert(segments, pieces, sums, squares, noise, counts, keys, name, first_po
 
 @njit(**OPTIONS)
 def read_task(
-    task, words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes, noise_values,
-    place_keys, segments, pieces, sizes, pools, tile, out,
+    task, words, active, names, cells, squares, strip_start, parts, group_size, lanes, sign_lanes, noise_lanes,
+    noise_values, place_keys, segments, pieces, sizes, pools, tile, out,
 ):  # fmt: skip
     """One task of `read`."""
     strips = len(strip_start) - 1
@@ -274,6 +274,7 @@ def read_task(
     square_sums = sums + planes * VECTOR
     first_pool, second_pool = pools[0].ctypes.data, pools[1].ctypes.data
     word_base, word_row, word_plane = words.ctypes.data, 8 * words.shape[2], 8 * words.shape[2] * words.shape[1]
+    sign_base = sign_lanes.ctypes.data
     noise_base, out_base = noise_lanes.ctypes.data, out.ctypes.data + 4 * COLUMNS * strip * out.shape[1]
     count_base, count_row, key_base = active.ctypes.data, active.shape[1], place_keys.ctypes.data
     right, highest, width = spread_short(sizes[1]), spread_short(sizes[2]), spread_short(sizes[7])
@@ -281,8 +282,7 @@ def read_task(
     for part in range(strip_start[strip], strip_start[strip + 1]):
         base, row, group, groups = parts[part, 0], parts[part, 1], parts[part, 2], parts[part, 3]
         exact = parts[part, 5]
-        lane = lanes.ctypes.data + 4 * VECTOR * part
-        flip = load_ints(lane + 2 * VECTOR)
+        lane = lanes.ctypes.data + 2 * VECTOR * part
         converter = (load_shorts(lane), load_shorts(lane + VECTOR), right, highest, width, bias, middle)
         total = 0
         for g in range(group, group + groups):
@@ -301,8 +301,9 @@ def read_task(
                     if exact:
                         sum_bits(here_squares, start, start + 8 * size, left, square_sums + w * BITS * VECTOR)
                 word, here, here_squares = word + 8 * size, here + TABLE * size, here_squares + TABLE * size
+                place = parts[part, 4] + g
+                sign = load_ints(sign_base + 2 * VECTOR * place)
                 if noisy:
-                    place = parts[part, 4] + g
                     lane = noise_base + 2 * VECTOR * place
                     noise = (
                         spread_short(noise_values[place, 0]), noise_values[place, 1], load_shorts(lane),
@@ -318,16 +319,15 @@ def read_task(
                     codes = convert(
                         segments, pieces, sums, square_sums, None, 0, 0, ZERO, first_pool, second_pool, converter
                     )
-                summed = add_ints(summed, codes)
+                summed = add_ints(summed, sub_ints(xor_ints(codes, sign), sign))
             target = out_base + 4 * COLUMNS * p
-            summed = sub_ints(xor_ints(summed, flip), flip)
             store_ints(target, summed if part == strip_start[strip] else add_ints(load_ints(target), summed))
 
 
 @njit(parallel=True, **OPTIONS)
 def read(
-    words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes, noise_values,
-    place_keys, segments, pieces, sizes, pools, tile, out,
+    words, active, names, cells, squares, strip_start, parts, group_size, lanes, sign_lanes, noise_lanes,
+    noise_values, place_keys, segments, pieces, sizes, pools, tile, out,
 ):  # fmt: skip
     """All reads of some positions.
 
@@ -338,10 +338,11 @@ def read(
         cells: int16 (rows, 32), the parts' rows one part after the other, each row group padded to 4 rows.
         squares: the same for variances, or empty.
         strip_start: int64 (strips + 1,), first part of each strip.
-        parts: int64 (parts, 6): first lookup, first row in `cells`, first row group, row groups, first noise place, and
-            whether `squares` are in use.
+        parts: int64 (parts, 6): first lookup, first row in `cells`, first row group, row groups, first place (row
+            groups of all parts are counted), and whether `squares` are in use.
         group_size: int64 (row groups,), lookups.
-        lanes: int16 (parts, 4, 32): multiplier, constant, and int32 −1 for flipped columns.
+        lanes: int16 (parts, 2, 32): multiplier, constant.
+        sign_lanes: int32 (places, 32): −1 where reads are subtracted.
         noise_lanes: int16 (places, 2, 32): factors of a and of the active rows (`GroupNoise.factors`).
         noise_values: int64 (places, 3): constant, factor of a², shift of the active rows.
         place_keys: uint64 (places, digits).
@@ -356,8 +357,8 @@ def read(
     tiles = (words.shape[1] + tile - 1) // tile
     for task in prange(tiles * (len(strip_start) - 1)):
         read_task(
-            np.int64(task), words, active, names, cells, squares, strip_start, parts, group_size, lanes, noise_lanes,
-            noise_values, place_keys, segments, pieces, sizes, pools, tile, out,
+            np.int64(task), words, active, names, cells, squares, strip_start, parts, group_size, lanes, sign_lanes,
+            noise_lanes, noise_values, place_keys, segments, pieces, sizes, pools, tile, out,
         )  # fmt: skip
 
 

@@ -103,6 +103,7 @@ class Strips:
         self.squares = np.zeros((total if self.exact else 0, COLUMNS), np.int16)
         parts, strip_start, layout, corrections = [], [0], [], []
         lanes, noise_lanes, noise_values = [], [], []
+        sign_lanes: list[np.ndarray] = []
         keys: list[np.ndarray] = []
         at = 0
         for columns, blocks in sets.items():
@@ -114,11 +115,13 @@ class Strips:
                 for block in blocks:
                     first = rows.group_of[band[id(block)]]
                     exact = any(n.squares is not None for n in block.noise)
-                    parts.append((rows.band_start[band[id(block)]], at, first, len(block.groups), len(keys), exact))
+                    places = len(block.groups), len(sign_lanes)
+                    parts.append((rows.band_start[band[id(block)]], at, first, *places, exact))
                     lanes.append(_lanes(block, mine))
                     for g, group in enumerate(block.groups):
                         size = group.stop - group.start
                         self.cells[at : at + size, : len(mine)] = block.cells[group][:, mine]
+                        sign_lanes.append(_padded(block.signs[g : g + 1, mine] < 0)[0])
                         if self.noisy:
                             noise = block.noise[g]
                             constant, quadratic, pair = noise.factors(len(block.gains), size)
@@ -132,7 +135,8 @@ class Strips:
         self.strip_start = np.array(strip_start, np.int64)
         self.strips = len(strip_start) - 1
         self.parts = np.array(parts, np.int64).reshape(-1, 6)
-        self.lanes = np.array(lanes, np.int16).reshape(-1, 4, COLUMNS)
+        self.lanes = np.array(lanes, np.int16).reshape(-1, 2, COLUMNS)
+        self.sign_lanes = -np.array(sign_lanes, np.int32).reshape(-1, COLUMNS)
         self.noise_lanes = np.array(noise_lanes, np.int16).reshape(-1, 2, COLUMNS)
         self.noise_values = np.array(noise_values, np.int64).reshape(-1, 3)
         self.keys = np.array(keys, np.uint64).reshape(-1, len(mapping.digits))
@@ -149,10 +153,7 @@ def _padded(values: np.ndarray) -> np.ndarray:
 
 
 def _lanes(block: PlannedBlock, mine: np.ndarray) -> np.ndarray:
-    lanes = np.zeros((4, COLUMNS), np.int16)
-    lanes[0, : len(mine)], lanes[1, : len(mine)] = block.multiplier[mine], block.constant[mine]
-    lanes[2:].reshape(-1).view(np.int32)[: len(mine)] = -block.flipped[mine].astype(np.int32)
-    return lanes
+    return _padded(np.stack([block.multiplier[mine], block.constant[mine]]))
 
 
 def code_bound(mapping: LayerMapping, made: Plan) -> int:
@@ -226,7 +227,7 @@ class LookupKernel:
         tile = int(np.clip(TILE_BYTES // (8 * self.shape[0] * max(self.shape[1], 1)), 64, 512))
         kernels.read(
             words, active, names, s.cells, s.squares, s.strip_start, s.parts, np.diff(self.rows.group_start), s.lanes,
-            s.noise_lanes, s.noise_values, s.keys, self.segments, self.pieces, sizes, pools(), tile, sums,
+            s.sign_lanes, s.noise_lanes, s.noise_values, s.keys, self.segments, self.pieces, sizes, pools(), tile, sums,
         )  # fmt: skip
         adc = made.adc
         kernels.finish(

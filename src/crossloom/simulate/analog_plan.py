@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Int8, Integer
 from scipy.optimize import lsq_linear
 
 from crossloom.mapping import LayerMapping
@@ -35,8 +35,8 @@ class PlannedBlock:
         rows: index into the rows of P x.
         groups: rows driven at once.
         columns: accumulators of the weight columns.
-        flipped: per physical column, whether it holds complements.
-        gains: what one unit of each physical column adds, sign of flipped columns included.
+        signs: per row group and physical column, −1 where reads are subtracted.
+        gains: what one unit of each physical column adds where it is not.
         flips: per weight column, what the sum of inputs is multiplied by for its flipped columns.
         cells: int32 (rows, physical columns), S·g.
         multiplier, constant: int64 per physical column, of the narrow decision.
@@ -48,7 +48,7 @@ class PlannedBlock:
     rows: Integer[np.ndarray, " rows"]
     groups: list[slice]
     columns: Integer[np.ndarray, " outputs"]
-    flipped: Bool[np.ndarray, " columns"]
+    signs: Int8[np.ndarray, "groups columns"]
     gains: Integer[np.ndarray, " columns"]
     flips: Integer[np.ndarray, " outputs"]
     cells: Integer[np.ndarray, "rows columns"]
@@ -108,11 +108,10 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
     blocks = []
     weight = sum(d.weight for d in mapping.digits)
     for i, (block, b, g) in enumerate(zip(mapping.blocks, made, groups, strict=True)):
-        gains, columns = slice_gains(mapping, b.flipped), mapping.core_columns(block)
-        per_output = gains.reshape(-1, slices).sum(1)
-        count[columns] += per_output * weight * len(g)
+        gains, columns = slice_gains(mapping, np.ones_like(b.signs[:1]))[0], mapping.core_columns(block)
+        count[columns] += (gains * b.signs).sum(0).reshape(-1, slices).sum(1) * weight
         top = (1 << mapping.array.b_cell) - 1
-        flips = np.where(b.flipped, -gains * top, 0).reshape(-1, slices).sum(1) + mapping.code.input_gain
+        flips = np.where(b.flipped, gains * top, 0).reshape(-1, slices).sum(1) + mapping.code.input_gain
         cells = rounded(weights[i], g, scale, grid.balanced)
         shape = (len(g), -(-len(gains) // LANES), len(mapping.digits))
         names = (chip.index, mapping.layer.name, copy, i)
@@ -122,7 +121,7 @@ def plan(mapping: LayerMapping, adc: Adc, chip: AnalogChip, copy: int = 0) -> Pl
                 rows=mapping.core_rows(block),
                 groups=g,
                 columns=columns,
-                flipped=b.flipped,
+                signs=b.signs,
                 gains=gains,
                 flips=flips,
                 cells=cells,

@@ -38,18 +38,18 @@ def accumulate(
     for index, block in enumerate(mapping.blocks):
         made = program_block(mapping, index, copy, chip)
         rows, columns = mapping.core_rows(block), mapping.core_columns(block)
-        gains = slice_gains(mapping, made.flipped)
-        for driven in row_groups(mapping, index):
+        gains = slice_gains(mapping, made.signs)
+        for driven, gain in zip(row_groups(mapping, index), gains, strict=True):
             for digit in mapping.digits:
                 piece = (z[:, rows[driven]] >> digit.lsb) & ((1 << digit.width) - 1)
-                for c in range(len(gains)):
+                for c in range(len(gain)):
                     n = columns[c // mapping.code.columns]
                     p = (piece * made.weights[driven, c]).sum(1)
                     code = np.clip(np.floor(steps(p, adc, made.converters, c) + 0.5), 0, adc.top).astype(np.int64)
                     if made.flipped[c]:
-                        correction[:, n] -= gains[c] * top * digit.weight * piece.sum(1)
-                    codes[:, n] += gains[c] * digit.weight * code
-                    count[n] += gains[c] * digit.weight
+                        correction[:, n] -= gain[c] * top * digit.weight * piece.sum(1)
+                    codes[:, n] += gain[c] * digit.weight * code
+                    count[n] += gain[c] * digit.weight
         correction[:, columns] += mapping.code.input_gain * z[:, rows].sum(1)[:, None]
     return np.asarray(adc.total(codes, count) + correction)
 

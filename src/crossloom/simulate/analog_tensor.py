@@ -113,9 +113,10 @@ class TensorPlan:
                 correction.index_add_(1, columns, rows.sum(1, dtype=torch.int64)[:, None] * flips)
             summed = torch.zeros((len(z), len(gains)), dtype=torch.int64, device=self.device)
             for g, group in enumerate(block.groups):
+                signs = torch.from_numpy(block.signs[g].astype(np.int64)).to(self.device)
                 for d, digit in enumerate(mapping.digits):
                     piece = _piece(rows[:, group], digit.lsb, digit.width, mapping.layer.row_format)
-                    summed += self.codes(i, self.reads(i, g, d, piece, keys)) * digit.weight
+                    summed += self.codes(i, self.reads(i, g, d, piece, keys)) * (signs * digit.weight)
             total.index_add_(1, columns, (summed * gains).reshape(len(z), -1, slices).sum(2))
         return made.adc.total(total, self.count) + correction  # type: ignore[no-any-return]
 

@@ -47,7 +47,8 @@ def residuals(mapping: LayerMapping, chip: AnalogChip, copy: int = 0) -> Float[n
     found = np.zeros(mapping.layer.core.shape[1:])
     for index, block in enumerate(mapping.blocks):
         made = program_block(mapping, index, copy, chip)
-        extra = (made.weights - mapping.cells(block).levels) * slice_gains(mapping, made.flipped)
+        gains = np.repeat(slice_gains(mapping, made.signs), mapping.array.active_rows, 0)[: len(made.weights)]
+        extra = (made.weights - mapping.cells(block).levels) * gains
         found[slice(*block.rows), slice(*block.columns)] = extra.reshape(len(extra), -1, mapping.code.columns).sum(2)
     return found
 

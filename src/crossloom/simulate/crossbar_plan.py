@@ -81,10 +81,10 @@ def plan(mapping: LayerMapping) -> Plan:
         band, places = numbers.setdefault(key, len(numbers)), bands[key]
         order = np.argsort(np.repeat(columns // per_block, len(slices)), kind="stable")
         output, which = np.repeat(columns, len(slices))[order], np.tile(np.arange(len(slices)), len(columns))[order]
-        sign = np.sign(gains[which]) * np.where(cells.flipped[order], -1, 1)
         flips = np.where(cells.flipped, np.tile(gains, len(columns)) * top, 0).reshape(len(columns), -1).sum(1)
         corrections.append(np.stack([columns, np.full_like(columns, band), flips + mapping.code.input_gain], 1))
-        for first in range(0, len(core_rows), array.active_rows):
+        for first, signs in zip(range(0, len(core_rows), array.active_rows), cells.signs, strict=True):
+            sign = np.sign(gains[which]) * signs[order]
             levels = np.ascontiguousarray(cells.levels[first : first + array.active_rows][:, order])
             largest = max(largest, int(levels.sum(0, dtype=np.int64).max(initial=0)) * largest_digit)
             zeros = places[first : first + len(levels) : SEGMENT] - 1

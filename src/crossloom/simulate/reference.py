@@ -37,7 +37,7 @@ def accumulate(
     for block in mapping.blocks:
         cells = mapping.cells(block)
         rows, columns = mapping.core_rows(block), mapping.core_columns(block)
-        for first in range(0, len(rows), array.active_rows):
+        for group, first in enumerate(range(0, len(rows), array.active_rows)):
             driven = slice(first, first + array.active_rows)
             for digit in mapping.digits:
                 piece = (z[:, rows[driven]] >> digit.lsb) & ((1 << digit.width) - 1)
@@ -46,7 +46,7 @@ def accumulate(
                     code = adc.code((piece * cells.levels[driven, c].astype(np.int64)).sum(1))
                     if cells.flipped[c]:
                         correction[:, n] += gain * top * digit.weight * piece.sum(1)
-                        gain = -gain
+                    gain *= int(cells.signs[group, c])
                     codes[:, n] += gain * digit.weight * code
                     count[n] += gain * digit.weight
         correction[:, columns] += mapping.code.input_gain * z[:, rows].sum(1)[:, None]

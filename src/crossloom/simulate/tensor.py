@@ -99,7 +99,7 @@ class _Group:
         cells, slices = mapping.cells(block), mapping.code.slices
         top = (1 << mapping.array.b_cell) - 1
         columns = mapping.core_columns(block)
-        sign = np.where(cells.flipped, -1, 1)
+        sign = cells.signs[driven.start // mapping.array.active_rows]
         gain = np.tile([s.gain for s in slices], len(columns))
         largest = top * ((1 << mapping.array.b_dac) - 1) * (driven.stop - driven.start)
         self.dtype = exact_dtype(largest)

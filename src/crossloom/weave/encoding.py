@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-EncodingName = Literal["offset", "differential", "twos_complement", "binary"]
-ENCODINGS: tuple[EncodingName, ...] = ("offset", "differential", "twos_complement", "binary")
+EncodingName = Literal["offset", "differential", "twos_complement", "polarised", "binary"]
+ENCODINGS: tuple[EncodingName, ...] = ("offset", "differential", "twos_complement", "polarised", "binary")
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def pieces(values: Integer[np.ndarray, "..."], cut: tuple[Field, ...]) -> list[I
 
 @dataclass(frozen=True)
 class CellSlice:
-    """One physical column of a weight: a field of the weight, of its positive or of its negative part."""
+    """One physical column of a weight: a field of the weight, of its positive or negative part, or of its size."""
 
     field: Field
-    part: Literal["value", "plus", "minus"] = "value"
+    part: Literal["value", "plus", "minus", "size"] = "value"
     gain: int = 1
     """What one unit read from this column adds to the accumulator."""
 
@@ -65,7 +65,9 @@ class CellSlice:
 class WeightCode:
     """How the weights of one layer become cells.
 
-    A column read gives p_s = Σ_h x_h · cell_{s,h}; then Σ_h x_h·w_h = Σ_s gain_s·p_s + input_gain·Σ_h x_h.
+    A column read gives p_s = Σ_h x_h · cell_{s,h}; then Σ_h x_h·w_h = Σ_s gain_s·p_s + input_gain·Σ_h x_h. With
+    `polarised` cells hold |w| and the weights that one read sums up share a sign, which is kept apart (FORMS, Yuan et
+    al., ISCA 2021): Σ_h x_h·w_h = ±Σ_s gain_s·p_s, in half the columns of `differential`.
 
     Attributes:
         encoding: the rule.
@@ -104,12 +106,13 @@ class WeightCode:
             "value": (weights + 1) // 2 if self.encoding == "binary" else weights + self.zero,
             "plus": np.maximum(weights, 0),
             "minus": np.maximum(-weights, 0),
+            "size": np.abs(weights),
         }
         columns = [pieces(parts[s.part], (s.field,))[0] for s in self.slices]
         return np.stack(columns, axis=-1).reshape(weights.shape[0], -1).astype(np.uint8)
 
     def decode(self, cells: UInt8[np.ndarray, "rows columns"]) -> Integer[np.ndarray, "rows outputs"]:
-        """The weights that a block of cells holds: the exact inverse of `encode`."""
+        """The weights that a block of cells holds: the exact inverse of `encode`, up to the sign with `polarised`."""
         gains = np.array([s.gain for s in self.slices], np.int64)
         by_slice = cells.reshape(cells.shape[0], -1, self.columns).astype(np.int64)
         return np.asarray(by_slice @ gains + self.input_gain)
@@ -119,7 +122,7 @@ class WeightCode:
         """Smallest weight the code holds."""
         if self.encoding == "binary":
             return -1
-        if self.encoding == "differential":
+        if self.encoding in ("differential", "polarised"):
             return -self.high
         return -self.zero if self.encoding == "offset" else -(1 << (self.weight_bits - 1))
 
@@ -136,7 +139,7 @@ class WeightCode:
 def weight_code(encoding: EncodingName, weight_bits: int, cell_bits: int, zero: int | None = None) -> WeightCode:
     """The code of `weight_bits`-wide weights in cells of `cell_bits`.
 
-    One-bit weights are ±1 and have no offset or two's complement form: they take `binary` under those two
+    One-bit weights are ±1 and have no offset, two's complement or polarised form: they take `binary` under those
     encodings. `zero` is the weight zero point of asymmetric quantisation; the default 2^(b_w−1) is the usual
     offset code (DESIGN §2).
 
@@ -149,6 +152,9 @@ def weight_code(encoding: EncodingName, weight_bits: int, cell_bits: int, zero: 
         return WeightCode("binary", 1, 0, (CellSlice(Field(0, 1), gain=2),), -1)
     if encoding == "binary":
         raise ValueError(f"encoding: binary with {weight_bits}-bit weights; expected weight bits 1")
+    if encoding == "polarised":
+        cut = fields(weight_bits - 1, cell_bits, signed=False)
+        return WeightCode(encoding, weight_bits, 0, tuple(CellSlice(f, "size", f.weight) for f in cut), 0)
     if encoding == "differential":
         cut = fields(max(weight_bits - 1, 1), cell_bits, signed=False)
         plus = [CellSlice(f, "plus", f.weight) for f in cut]
