@@ -313,4 +313,4 @@ def test_codesign_by_a_recipe_of_ones_own(call, tmp_path) -> None:
     shown = call("recipes", recipe)
     assert "map: compact" in shown.out
     there = [r["name"] for r in call("recipes", "--json").json["recipes"]]
-    assert there == ["aat", "admm-sot", "all-four", "crimp", "irr"]
+    assert there == ["aat", "admm-polarised", "admm-sot", "all-four", "crimp", "irr"]

@@ -23,7 +23,7 @@ def recipe(*steps: dict[str, Any]) -> Recipe:
     return Recipe.from_plain({"name": "r", "steps": list(steps)})
 
 
-@pytest.mark.parametrize("name", ["aat", "admm-sot", "all-four", "crimp", "irr"])
+@pytest.mark.parametrize("name", ["aat", "admm-polarised", "admm-sot", "all-four", "crimp", "irr"])
 def test_ready_recipes_are_read_and_written_without_loss(name: str) -> None:
     one = Recipe.load(name)
     assert (one.name, name) == (name, name) and name in ready() and one.about

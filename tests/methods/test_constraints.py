@@ -136,6 +136,9 @@ def test_fragments_run_over_the_rows_that_count() -> None:
     assert one.contains(projected)
     assert torch.equal(projected.flatten(1)[:, ~used], w.flatten(1)[:, ~used])
     assert torch.equal(projected.flatten(1)[:, used], Polarised(3).project(w.flatten(1)[:, used]))
+    pruned = w.flatten(1) * used
+    assert torch.equal(Polarised(3, used="left").of(pruned).used, used)
+    assert torch.equal(Polarised(3, used="left").of(pruned).project(w), projected)
 
 
 @pytest.mark.parametrize("one", [Polarised(3), Window(-0.5, 0.7)], ids=repr)
@@ -229,6 +232,7 @@ def test_sets_from_a_recipe() -> None:
         (lambda: Blocks(1, rows=0), "blocks.rows", "1"),
         (lambda: NM(5, 4), "n:m.n", "4"),
         (lambda: Polarised(0), "fragments.rows", "1"),
+        (lambda: Polarised(4, used="lefd"), "fragments.used", "left"),
         (lambda: Window(0.1, 1.0), "window.low, high", "(0, 1.0)"),
         (lambda: FixedPoint(1), "fixed-point.bits", "2"),
         (lambda: PowerOfTwo(9), "power-of-two.bits", "4"),

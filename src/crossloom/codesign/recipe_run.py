@@ -322,12 +322,13 @@ class Weaving:
     def candidate(self, number: int) -> Candidate:
         """The network as it stood after a step (0: dense, quantised as the chip asks for), with cost and accuracy.
 
-        A training step's candidate is costed without its rows and columns of zeros if the recipe compacts.
+        A training step's candidate is costed without its rows and columns of zeros if the recipe compacts. On arrays
+        of polarised cells one that is not trained for them yet is held by pairs of cells where that takes fewer.
         """
         if number == 0:
             where = Kept(self.folder, self.progress)
             made_now = where.part(
-                DENSE, "the dense network on the chip", lambda: self._measured(self._lowered(self.converted()))
+                DENSE, "the dense network on the chip", lambda: self._measured(self._lowered(self.converted()), False)
             )
             return Candidate(name=DENSE, **made_now)
         step, trained = self.recipe.steps[number - 1], len(self.recipe.training)
@@ -338,18 +339,23 @@ class Weaving:
             compact = [s for s in self.recipe.mapping if s.map == "compact"]
             return self.mapped(self._lowered(self.after(number)), self.calibration_images, compact)[0]
 
+        last = number == len(self.recipe.steps)
         made_now = Kept(self.place(number, step), self.progress).part(
-            "candidate", "the network so far on the chip", lambda: self._measured(program())
+            "candidate", "the network so far on the chip", lambda: self._measured(program(), last)
         )
         return Candidate(name=step.name, **made_now)
 
     def _lowered(self, module: fx.GraphModule) -> Program:
         return lower(module, self.recipe.name, self.data.classes)
 
-    def _measured(self, program: Program) -> dict[str, Any]:
+    def _measured(self, program: Program, last: bool) -> dict[str, Any]:
         from crossloom.cost import estimate, measure
 
-        chip = CompiledChip(map_program(program, self.chip))
+        mapping = map_program(program, self.chip)
+        if self.chip.array.fragment is not None and not last:
+            pairs = map_program(program, self.chip.override({"array.encoding": "differential"}))
+            mapping = min(mapping, pairs, key=lambda m: m.crossbars)
+        chip = CompiledChip(mapping)
         accuracy = chip.accuracy(self.data.test_loader(), "integer", self.images)
         cost = estimate(chip.mapping, measure(chip.mapping, self.activity))
         return {

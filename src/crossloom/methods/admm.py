@@ -118,7 +118,7 @@ class ADMM(Method):
             raise InputError("admm.purify", self.purify, "none, or a converted network, whose graph is known", "None")
         self.targets = []
         for name, module in layers.items():
-            found = constrained.get(name, ())
+            found = [one.of(module.weight) for one in constrained.get(name, ())]
             levels = [s for s in found if isinstance(s, Levels)]
             if len(levels) > 1:
                 raise InputError(f"admm.constraints.{name}", levels, "one level set a layer")

@@ -16,7 +16,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,10 @@ class Constraint(ABC):
     @abstractmethod
     def project(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
         """A nearest point of the set, in the weight's shape and type."""
+
+    def of(self, weight: Float[Tensor, "outputs ..."]) -> Constraint:
+        """The set for a layer whose weight is this one when training begins; itself unless it depends on that."""
+        return self
 
     def bounds(self, weight: Float[Tensor, "outputs ..."]) -> tuple[Tensor, Tensor] | None:
         """Between which values what is not zero can be moved without leaving the set; None: between any.
@@ -222,11 +226,11 @@ class Polarised(Constraint):
     Args:
         rows: m: the array's `active_rows`.
         signs: +1 or −1 of every fragment, (N, ⌈K/m⌉); None: chosen by the projection.
-        used: the rows that count, (K,); None: all. Rows that an earlier step has pruned take no cells, so that
-            fragments run over the others.
+        used: the rows that count, (K,), or `left`: those that are not zero when training begins; None: all. Rows that
+            an earlier step has pruned take no cells, so that fragments run over the others.
 
     Raises:
-        InputError: m below 1, or signs other than ±1.
+        InputError: m below 1, signs other than ±1, or another word for rows.
     """
 
     name: ClassVar[str] = "fragments"
@@ -235,8 +239,10 @@ class Polarised(Constraint):
         self,
         rows: int = 8,
         signs: Float[Tensor, "outputs fragments"] | None = None,
-        used: Bool[Tensor, " rows"] | None = None,
+        used: Bool[Tensor, " rows"] | Literal["left"] | None = None,
     ) -> None:
+        if isinstance(used, str) and used != "left":
+            raise InputError.choice("fragments.used", used, ["left"])
         if rows < 1:
             raise InputError("fragments.rows", rows, "at least 1", "1")
         if signs is not None and not bool((signs.abs() == 1).all()):
@@ -248,10 +254,21 @@ class Polarised(Constraint):
         """True with given signs."""
         return self.signs is not None
 
+    def of(self, weight: Float[Tensor, "outputs ..."]) -> Polarised:
+        """With the rows that are left."""
+        if not isinstance(self.used, str):
+            return self
+        return Polarised(self.rows, self.signs, (weight.detach() != 0).any(0).flatten())
+
+    def _used(self, weight: Tensor) -> Tensor:
+        """Which rows count."""
+        used = self.of(weight).used
+        everything = torch.ones(math.prod(weight.shape[1:]), dtype=torch.bool)
+        return (used if isinstance(used, Tensor) else everything).to(weight.device)
+
     def positive(self, weight: Float[Tensor, "outputs ..."]) -> Bool[Tensor, "outputs ..."]:
         """Whether the fragment of a weight is one of positive weights; true for rows that do not count."""
-        flat = weight.detach().flatten(1)
-        used = slice(None) if self.used is None else self.used.to(weight.device)
+        flat, used = weight.detach().flatten(1), self._used(weight)
         runs = _runs(flat[:, used], self.rows)
         if self.signs is None:
             wide = runs.double()
@@ -270,9 +287,7 @@ class Polarised(Constraint):
     def bounds(self, weight: Float[Tensor, "outputs ..."]) -> tuple[Tensor, Tensor]:
         """0 on one side in every fragment; rows that do not count are free."""
         positive, endless = self.positive(weight), weight.new_tensor(math.inf)
-        counts = torch.ones_like(weight[0], dtype=torch.bool)
-        if self.used is not None:
-            counts = self.used.to(weight.device).reshape(weight.shape[1:])
+        counts = self._used(weight).reshape(weight.shape[1:])
         nothing = torch.zeros_like(endless)
         return (
             torch.where(positive & counts, nothing, -endless),
