@@ -137,11 +137,15 @@ def test_shares_are_of_the_unpruned_network() -> None:
 
 def test_what_is_asked_for() -> None:
     assert reproductions()["admm"].networks == ("lenet5-caffe", "vgg16", "resnet18-cifar")
-    request = Request("vgg16", epochs=6, train_images=100, limit=5, runs=Path("/x"))
-    said = "crossloom reproduce admm --network vgg16 --epochs 6 --train-images 100 --limit 5"
+    request = Request("vgg16", epochs=6, train_images=100, points=2, limit=5, runs=Path("/x"))
+    said = "crossloom reproduce admm --network vgg16 --epochs 6 --train-images 100 --points 2 --limit 5"
     assert request.command("admm") == said
     short = RECIPES["vgg16"].shortened(6)
     assert (short.prune, short.retrain, short.requantise) == ((2, 2, 2), (3, 3, 3), 1)
     assert short.every == RECIPES["vgg16"].every * 2 / 24, "as many updates in two epochs as in 24"
     assert RECIPES["vgg16"].shortened(600) == RECIPES["vgg16"].shortened(None) == RECIPES["vgg16"]
     assert replace(RECIPES["vgg16"]).points == RECIPES["vgg16"].points
+    assert [p.name for p in RECIPES["vgg16"].first(2).points] == ["9.3×", "29.8×"]
+    assert RECIPES["vgg16"].first(None) is RECIPES["vgg16"]
+    with pytest.raises(InputError, match=r"--points: got 4; expected 1 to 3 of VGG-16, CIFAR-10's points"):
+        RECIPES["vgg16"].first(4)

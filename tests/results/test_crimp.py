@@ -35,7 +35,7 @@ def test_crossbars_of_the_large_networks(network: str, arrays: int) -> None:
 def test_the_command_leaves_out_where_files_lie() -> None:
     assert Request("resnet56").command("crimp") == "crossloom reproduce crimp --network resnet56"
     given = Request("resnet56", weights=Path("/a/b.th"), limit=20, machine=Machine(data_dir="/c"))
-    assert given.command("crimp") == "crossloom reproduce crimp --network resnet56 --limit 20"
+    assert given.command("crimp") == "crossloom reproduce crimp --network resnet56 --weights b.th --limit 20"
 
 
 def test_what_there_is_and_what_not(monkeypatch) -> None:

@@ -46,6 +46,15 @@ def reproduce(
             "slower than 32 where it has none.",
         ),
     ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(
+            "--points",
+            metavar="N",
+            rich_help_panel=o.RUN_PANEL,
+            help="Only the first N of the paper's points (admm: ratios); default all. More follow on what there is.",
+        ),
+    ] = None,
     data_dir: o.DataDir = None,
     limit: Annotated[
         int | None,
@@ -99,7 +108,7 @@ def reproduce(
         if budget is not None:
             screen.note(f"{budget} on this machine: {epochs} epochs of float training")
         request = Request(
-            network, weights, limit, data, epochs, train_images, cast(Any, precision), place, fresh=fresh,
+            network, weights, limit, data, epochs, train_images, cast(Any, precision), points, place, fresh=fresh,
             progress=screen,
         )  # fmt: skip
         file = make(paper, request)

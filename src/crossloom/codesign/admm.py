@@ -30,7 +30,7 @@ CROSSBAR_IMAGES = 1000
 def make(request: Request) -> ResultsFile:
     """The rows of one network."""
     check(request.machine)
-    recipe = RECIPES[request.network].shortened(request.epochs)
+    recipe = RECIPES[request.network].shortened(request.epochs).first(request.points)
     weights, data = None, open_data(recipe.data, request.machine.data_dir, request.machine.download)
     if request.network == "lenet5-caffe":
         weights, known = published_weights(request)
@@ -115,5 +115,5 @@ ADMM = Reproduction(
     networks=tuple(RECIPES),
     rows="pruned and quantised accuracies, crossbars, and the AND engine with SOT, STT, ReRAM and SRAM cells",
     make=make,
-    options=("epochs", "train_images", "precision"),
+    options=("epochs", "train_images", "precision", "points"),
 )

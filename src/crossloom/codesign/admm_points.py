@@ -7,9 +7,10 @@ ASP-DAC 2020, arXiv 1908.10017 (with purification). The abstract of arXiv 1912.0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crossloom.errors import InputError
 from crossloom.methods.constraints import Groups, constraint
 from crossloom.methods.patterns import by_pattern
 from crossloom.training import TrainingConfig
@@ -91,6 +92,19 @@ class Recipe:
             "every": self.every * min(parts[0] / max(self.prune), 1),
         }
         return Recipe(**{**vars(self), **changed})
+
+    def first(self, points: int | None) -> Recipe:
+        """The first points alone; None: all.
+
+        Raises:
+            InputError: fewer than one or more than there are.
+        """
+        if points is None:
+            return self
+        if not 1 <= points <= len(self.points):
+            nearest = str(min(max(points, 1), len(self.points)))
+            raise InputError("--points", points, f"1 to {len(self.points)} of {self.title}'s points", nearest)
+        return replace(self, points=self.points[:points])
 
 
 def counted(sets: Sets, layers: Mapping[str, tuple[int, ...]]) -> Sets:

@@ -26,7 +26,7 @@ WEIGHTS_VARIABLE = "CROSSLOOM_WEIGHTS"
 """Environment variable that names the folder of published weights."""
 
 
-HEEDED = ("data", "epochs", "train_images", "precision")
+HEEDED = ("data", "epochs", "train_images", "precision", "points")
 """Choices of a request that only some reproductions have."""
 
 
@@ -42,6 +42,7 @@ class Request:
         epochs: of a reproduction's float training; None: the recipe's.
         train_images: used in training; None: all.
         precision: arithmetic of training in place of the recipe's: `32` or `bf16-mixed`.
+        points: how many of the paper's points, the mildest first; None: all.
         machine: device, threads, data folder.
         runs: where the runs' folders go.
         fresh: start over in place of going on with a run's folder.
@@ -55,14 +56,16 @@ class Request:
     epochs: int | None = None
     train_images: int | None = None
     precision: Literal["32", "bf16-mixed"] | None = None
+    points: int | None = None
     machine: Machine = field(default_factory=Machine)
     runs: Path = Path("runs")
     fresh: bool = False
     progress: Progress = field(default_factory=Silent)
 
     def command(self, paper: str) -> str:
-        """The command line, without what only says where files lie."""
+        """The command line, without what only says where files lie; of a weights file its name."""
         words = ["crossloom", "reproduce", paper, "--network", self.network]
+        words += [] if self.weights is None else ["--weights", self.weights.name]
         for option in (*HEEDED, "limit"):
             given = getattr(self, option)
             words += [f"--{option.replace('_', '-')}", str(given)] if given is not None else []
