@@ -42,7 +42,8 @@ class Reordered:
     Attributes:
         layer: the layer, P and core changed.
         order: per group, the old row in every new place.
-        value: the objective now.
+        value: the objective now, over the reads that there were: those of an array that came to hold zeros alone, and
+            is gone, count.
         before: the objective of the order that was given.
         bound: no order has a lower value (of rows in their groups and off blocks of zeros).
         objective: what was minimised.
