@@ -41,3 +41,14 @@ def test_every_technology_is_costed(lenet: ResultsFile) -> None:
 def test_points_are_the_papers() -> None:
     assert [p.ratio for p in RECIPES["vgg16"].points] == [9.31, 29.81, 44.67]
     assert [p.ratio for p in RECIPES["resnet18-cifar"].points] == [11.75, 20.88, 52.07]
+
+
+@pytest.mark.parametrize(("network", "row", "ratio"), [("vgg16", "29.8×", 29.81), ("resnet18-cifar", "11.8×", 11.75)])
+def test_pruning_on_cifar_costs_little_of_what_a_short_training_reaches(network: str, row: str, ratio: float) -> None:
+    rows = load(ROOT / "results" / f"admm-{network}.json").rows
+    before = next(r.ours for r in rows if r.row.endswith("before pruning") and r.unit == "%")
+    for bits in (8, 5):
+        point = {r.metric: r for r in rows if r.row.endswith(f": {row}, {bits}-bit")}
+        assert point["weights over weights stored"].ours >= ratio
+        assert point["accuracy, integer"].ours > before - 0.5
+        assert point["accuracy, integer"].budget.images == 10_000
