@@ -31,9 +31,8 @@ def chip(rows: int = 32, active: int = 8, **changes: object) -> Chip:
 
 
 def one_signed(layer: WovenLayer, fragment: int) -> bool:
-    return all(
-        (core[r : r + fragment] >= 0).all(0).all()
-        or not ((core[r : r + fragment] > 0).any(0) & (core[r : r + fragment] < 0).any(0)).any()
+    return not any(
+        ((core[r : r + fragment] > 0).any(0) & (core[r : r + fragment] < 0).any(0)).any()
         for core in layer.core
         for r in range(0, core.shape[0], fragment)
     )

@@ -134,7 +134,7 @@ class LayerMapping:
             levels = np.where(flipped, top - levels, levels).astype(np.uint8)
         signs = np.repeat(np.where(flipped, np.int8(-1), np.int8(1))[None], self.row_groups(block), 0)
         if self.code.encoding == "polarised":
-            negative = np.minimum.reduceat(weights, self.fragments(block)) < 0
+            negative = np.minimum.reduceat(weights, np.arange(0, len(weights), self.array.active_rows)) < 0
             signs = np.repeat(np.where(negative, np.int8(-1), np.int8(1)), self.code.columns, 1)
         return Cells(levels, flipped, signs)
 
@@ -146,11 +146,6 @@ class LayerMapping:
             return weights
         signs = np.repeat(cells.signs[:, :: self.code.columns], self.array.active_rows, 0)
         return np.asarray(weights * signs[: len(weights)])
-
-    def fragments(self, block: Block) -> Integer[np.ndarray, " groups"]:
-        """The first array row of every group of rows that is driven at once."""
-        (g0, g1), (r0, r1) = block.groups, block.rows
-        return np.arange(0, (g1 - g0) * (r1 - r0), self.array.active_rows)
 
     def row_groups(self, block: Block) -> int:
         """How many reads it takes to drive all rows of the block, at most `active_rows` at once."""
@@ -222,11 +217,13 @@ def cut(layer: WovenLayer, array: Array, copies: int = 1) -> LayerMapping:
 
 def _check_fragments(mapping: LayerMapping) -> None:
     """Refuse weights of both signs in rows that are driven at once."""
+    active = mapping.array.active_rows
     for block in mapping.blocks:
-        weights, starts = mapping.weights(block), mapping.fragments(block)
+        weights = mapping.weights(block)
+        starts = np.arange(0, len(weights), active)
         mixed = (np.minimum.reduceat(weights, starts) < 0) & (np.maximum.reduceat(weights, starts) > 0)
         if mixed.any():
-            (group, n), active = np.argwhere(mixed)[0], mapping.array.active_rows
+            group, n = np.argwhere(mixed)[0]
             rows = mapping.core_rows(block)[starts[group] : starts[group] + active]
             raise InputError(
                 "array.encoding", "polarised",

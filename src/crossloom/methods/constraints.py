@@ -225,7 +225,7 @@ class Polarised(Constraint):
 
     Args:
         rows: m: the array's `active_rows`.
-        signs: +1 or −1 of every fragment, (N, ⌈K/m⌉); None: chosen by the projection.
+        signs: +1 or −1 of every fragment, (N, ⌈rows that count/m⌉); None: chosen by the projection.
         used: the rows that count, (K,), or `left`: those that are not zero when training begins; None: all. Rows that
             an earlier step has pruned take no cells, so that fragments run over the others.
 
@@ -266,8 +266,12 @@ class Polarised(Constraint):
         everything = torch.ones(math.prod(weight.shape[1:]), dtype=torch.bool)
         return (used if isinstance(used, Tensor) else everything).to(weight.device)
 
-    def positive(self, weight: Float[Tensor, "outputs ..."]) -> Bool[Tensor, "outputs ..."]:
-        """Whether the fragment of a weight is one of positive weights; true for rows that do not count."""
+    def project(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
+        """See `Constraint.project`."""
+        return weight.detach().clamp(*self.bounds(weight))
+
+    def bounds(self, weight: Float[Tensor, "outputs ..."]) -> tuple[Tensor, Tensor]:
+        """0 on one side in every fragment, none on the other; rows that do not count have none."""
         flat, used = weight.detach().flatten(1), self._used(weight)
         runs = _runs(flat[:, used], self.rows)
         if self.signs is None:
@@ -275,24 +279,10 @@ class Polarised(Constraint):
             positive = wide.clamp_min(0).square().sum(2) >= wide.clamp_max(0).square().sum(2)
         else:
             positive = self.signs.to(weight.device) > 0
-        found = torch.ones_like(flat, dtype=torch.bool)
-        found[:, used] = _joined(positive[:, :, None].expand_as(runs), flat[:, used])
-        return found.reshape(weight.shape)
-
-    def project(self, weight: Float[Tensor, "outputs ..."]) -> Float[Tensor, "outputs ..."]:
-        """See `Constraint.project`."""
-        low, high = self.bounds(weight)
-        return weight.detach().clamp(low, high)
-
-    def bounds(self, weight: Float[Tensor, "outputs ..."]) -> tuple[Tensor, Tensor]:
-        """0 on one side in every fragment; rows that do not count are free."""
-        positive, endless = self.positive(weight), weight.new_tensor(math.inf)
-        counts = self._used(weight).reshape(weight.shape[1:])
-        nothing = torch.zeros_like(endless)
-        return (
-            torch.where(positive & counts, nothing, -endless),
-            torch.where(~positive & counts, nothing, endless),
-        )
+        held = _joined(positive[:, :, None].expand_as(runs), flat[:, used])
+        low, high = torch.full_like(flat, -math.inf), torch.full_like(flat, math.inf)
+        low[:, used], high[:, used] = low[:, used].masked_fill(held, 0), high[:, used].masked_fill(~held, 0)
+        return low.view(weight.shape), high.view(weight.shape)
 
 
 class Support(Constraint):

@@ -117,7 +117,7 @@ class Strips:
                     exact = any(n.squares is not None for n in block.noise)
                     places = len(block.groups), len(sign_lanes)
                     parts.append((rows.band_start[band[id(block)]], at, first, *places, exact))
-                    lanes.append(_lanes(block, mine))
+                    lanes.append(_padded(np.stack([block.multiplier[mine], block.constant[mine]])))
                     for g, group in enumerate(block.groups):
                         size = group.stop - group.start
                         self.cells[at : at + size, : len(mine)] = block.cells[group][:, mine]
@@ -150,10 +150,6 @@ def _padded(values: np.ndarray) -> np.ndarray:
     wide = np.zeros((len(values), COLUMNS), np.int16)
     wide[:, : values.shape[1]] = values
     return wide
-
-
-def _lanes(block: PlannedBlock, mine: np.ndarray) -> np.ndarray:
-    return _padded(np.stack([block.multiplier[mine], block.constant[mine]]))
 
 
 def code_bound(mapping: LayerMapping, made: Plan) -> int:
